@@ -1,0 +1,1 @@
+"""Floor 0: types, contracts, errors, configuration trees."""

@@ -1,0 +1,92 @@
+"""The three contracts: Quantizer, Codec, Adversary."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from codeczoo.core.errors import InputError
+from codeczoo.core.types import Quantized, Reconstruction, Tokens, TokenSpec
+
+
+class Quantizer(nn.Module, ABC):
+    """Continuous latents to codes and back.
+
+    Attributes:
+        vocab_sizes: entries of each of the K codebooks, coarse to fine.
+        dim: D, latent channels in and out.
+    """
+
+    vocab_sizes: tuple[int, ...]
+    dim: int
+
+    @abstractmethod
+    def forward(self, z: Tensor, valid: Tensor | None = None) -> Quantized:
+        """z (B, D, *S), valid bool (B, *S) or None. Masked positions count in no loss, statistic or codebook."""
+
+    @abstractmethod
+    def encode(self, z: Tensor) -> Tensor:
+        """z (B, D, *S) to codes int64 (B, K, *S). No losses, no state."""
+
+    @abstractmethod
+    def decode(self, codes: Tensor) -> Tensor:
+        """codes int64 (B, K, *S) to z (B, D, *S)."""
+
+
+class Codec(nn.Module, ABC):
+    """Media to tokens and back. Knows nothing of trainers, configurations or files.
+
+    Attributes:
+        spec: static description of the tokens.
+        config: the configuration tree it was built from (`core.config.build` sets it); None when built by hand.
+    """
+
+    spec: TokenSpec
+    config: dict[str, Any] | None = None
+
+    @abstractmethod
+    def encode(
+        self, x: Tensor, *, n_positions: int | None = None, n_codebooks: int | None = None, n_streams: int | None = None
+    ) -> Tokens:
+        """x to Tokens, optionally only a prefix. Raises InputError for a wrong shape or a prefix it cannot decode."""
+
+    @abstractmethod
+    def decode(self, tokens: Tokens) -> Tensor:
+        """Tokens, or any allowed prefix of them, to x_hat in the range of x, clamped."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, *, pixels: bool = True) -> Reconstruction:
+        """One training pass. `pixels=False` may leave x_hat None, for objectives that read no media."""
+
+    def last_layer(self) -> nn.Parameter:
+        """The weight that adaptive adversary weights differentiate to."""
+        raise InputError(f"{type(self).__name__} has no last layer for an adaptive adversary weight; use a fixed one")
+
+    def check_media(self, x: Tensor) -> None:
+        """Raises InputError unless x is float (B, C, *spatial) with the size that the spec asks for."""
+        spatial = {"image": 2, "audio": 1, "video": 3}[self.spec.media]
+        wanted = self.spec.input_size
+        shape = f"(B, {self.spec.channels}, {', '.join(map(str, wanted or ['any'] * spatial))})"
+        fits = x.ndim == 2 + spatial and x.shape[1] == self.spec.channels
+        if not fits or not x.is_floating_point() or (wanted and tuple(x.shape[2:]) != wanted):
+            dtype = str(x.dtype).removeprefix("torch.")
+            raise InputError(f"{type(self).__name__} takes float {shape} {self.spec.media}s, got {dtype} {tuple(x.shape)}")
+
+    def tokens(self, streams: Sequence[Tensor], x: Tensor) -> Tokens:
+        """Tokens for the codes of the batch x."""
+        size = torch.tensor(x.shape[2:], dtype=torch.int64, device=x.device).expand(x.shape[0], -1)
+        return Tokens(self.spec, tuple(streams), size)
+
+
+class Adversary(nn.Module, ABC):
+    """Discriminator(s) with their two losses."""
+
+    @abstractmethod
+    def adversary_loss(self, real: Tensor, fake: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the adversary minimises, and detached values to log. `fake` must not pass gradient to the codec."""
+
+    @abstractmethod
+    def codec_loss(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """What the codec minimises, unweighted by name: always "adversarial"; others (feature matching) with it."""
