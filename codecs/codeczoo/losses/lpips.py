@@ -1,0 +1,114 @@
+"""LPIPS on VGG16: how far apart two pictures look."""
+
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from codeczoo.core.errors import InputError
+from codeczoo.losses.base import MediaTerm
+from codeczoo.losses.frozen import Frozen, load_exactly, read_weights
+
+CONVS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))  # channels of VGG16's five stages
+HOW = (
+    "Get the one file with `pip install lpips && python -c \"import lpips, torch; "
+    "torch.save(lpips.LPIPS(net='vgg').state_dict(), 'lpips_vgg.pth')\"` and give it as weights=lpips_vgg.pth, "
+    "or train without the term: take it out of the objective's terms and weights."
+)
+
+
+class LPIPS(MediaTerm):
+    """Learned perceptual distance of pictures in [0, 1], averaged over the batch.
+
+    Source: Zhang et al. 2018 (arXiv 1801.03924), github.com/richzhang/PerceptualSimilarity version 0.1, net "vgg".
+    Differs: the gradient at positions without any active feature is 0 where the original's is NaN.
+
+    Args:
+        weights: local file with either the whole of `lpips.LPIPS(net="vgg").state_dict()`, or torchvision's VGG16
+            (`features.N.*`, classifier ignored; then `heads` too). Nothing is ever downloaded.
+        heads: local file with the five linear heads (`linN.model.1.weight`): `vgg.pth` of the lpips, taming or
+            torchmetrics packages. They win over heads in `weights`.
+
+    Raises:
+        MissingError: a file is not there.
+        WeightsError: the files are not of these layouts or incomplete.
+    """
+
+    def __init__(self, weights: str | Path | None, heads: str | Path | None = None) -> None:
+        super().__init__()
+        state = read_weights(weights, "LPIPS", HOW)
+        if heads is not None:
+            state |= read_weights(heads, "LPIPS", HOW)
+        network = LPIPSNetwork()
+        load_exactly(network, rename(state), "LPIPS")
+        self.network = Frozen(network)
+
+    def compare(self, x: Tensor, x_hat: Tensor) -> Tensor:
+        """x, x_hat (B, 3, H, W) in [0, 1], H and W at least 16, to a scalar."""
+        if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < 16:
+            raise InputError(f"LPIPS takes (B, 3, H, W) of at least 16x16, got {tuple(x.shape)}")
+        return self.network.net(x, x_hat).mean()
+
+
+class LPIPSNetwork(nn.Module):
+    """VGG16 up to its last ReLU, and one linear head per stage."""
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (3, *(stage[-1] for stage in CONVS))
+        self.stages = nn.ModuleList(
+            nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise((width, *stage)))
+            for width, stage in zip(widths[:-1], CONVS, strict=True)
+        )
+        self.heads = nn.ModuleList(nn.Conv2d(stage[-1], 1, 1, bias=False) for stage in CONVS)
+        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(3, 1, 1), persistent=False)
+        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(3, 1, 1), persistent=False)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """x (B, 3, H, W) in [0, 1] to the unit-length features after each stage, (B, C, H/2^i, W/2^i)."""
+        h = (2 * x - 1 - self.shift) / self.scale
+        found = []
+        for i, stage in enumerate(self.stages):
+            h = nn.functional.max_pool2d(h, 2) if i else h
+            for conv in stage:  # type: ignore[attr-defined]
+                h = conv(h).relu()
+            # vector_norm has gradient 0 at 0, where sqrt(sum of squares) has NaN.
+            found.append(h / (torch.linalg.vector_norm(h, dim=1, keepdim=True) + 1e-10))
+        return found
+
+    def forward(self, x: Tensor, x_hat: Tensor) -> Tensor:
+        """The distance of each pair, (B,)."""
+        with torch.no_grad():
+            wanted = self.features(x)
+        stages = zip(self.heads, wanted, self.features(x_hat), strict=True)
+        return sum((head((a - b).square()).mean((1, 2, 3)) for head, a, b in stages), x.new_zeros(len(x)))
+
+
+def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Keys of the accepted layouts (see LPIPS) to those of LPIPSNetwork; what it has no use for is left out."""
+    convs = vgg_positions()
+    renamed = {}
+    for name, value in state.items():
+        if (match := re.fullmatch(r"(?:features|net\.slice[1-5])\.(\d+)\.(weight|bias)", name)) and match[1] in convs:
+            renamed[f"{convs[match[1]]}.{match[2]}"] = value
+        elif match := re.fullmatch(r"lin([0-4])\.model\.1\.weight", name):
+            renamed[f"heads.{match[1]}.weight"] = value
+        elif not re.match(r"classifier\.|lins\.|scaling_layer\.", name):
+            renamed[name] = value  # unknown: load_exactly complains by name
+    return renamed
+
+
+def vgg_positions() -> dict[str, str]:
+    """The N in torchvision's VGG16 `features.N` of each convolution: every one is followed by a ReLU, every stage by a pool."""
+    positions, n = {}, 0
+    for i, stage in enumerate(CONVS):
+        for j in range(len(stage)):
+            positions[str(n)] = f"stages.{i}.{j}"
+            n += 2
+        n += 1
+    return positions
