@@ -1,4 +1,4 @@
-"""Errors whose text is one clear line: what is wrong, where, and what is allowed. The CLI prints them and exits with 2."""
+"""Errors whose text is one clear line: what, where, what is allowed. The CLI prints them and exits with 2."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

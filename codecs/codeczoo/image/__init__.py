@@ -1,0 +1,1 @@
+"""Floor 3: image codecs, one file each."""

@@ -1,0 +1,1 @@
+"""Floor 1: files to tensors and tokens, and back."""

@@ -1,0 +1,1 @@
+"""Floor 1: layers without an opinion about codecs."""

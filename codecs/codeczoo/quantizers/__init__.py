@@ -1,0 +1,1 @@
+"""Floor 2: one algorithm a class, all behind core.base.Quantizer."""

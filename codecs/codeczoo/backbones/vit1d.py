@@ -1,0 +1,124 @@
+"""Vision transformers between an image and a one-dimensional sequence of latent tokens.
+
+Source: TiTok, "An Image is Worth 32 Tokens for Reconstruction and Generation" (arXiv 2406.07550) and
+github.com/bytedance/1d-tokenizer.
+"""
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from codeczoo.core.errors import ConfigError, InputError
+from codeczoo.nn.transformer import Transformer
+
+
+def _parameter(*shape: int, width: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(*shape) * width**-0.5)
+
+
+def _init_weights(module: nn.Module) -> None:
+    """Truncated normal of 0.02 and zero biases, as the authors; norms start as the identity."""
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def grid_side(image_size: int, patch: int) -> int:
+    """Patches along one side. Raises ConfigError when they do not fit."""
+    if image_size % patch:
+        raise ConfigError(f"patch {patch} does not divide image_size {image_size}")
+    return image_size // patch
+
+
+class Encoder1D(nn.Module):
+    """Image to N latent vectors: learned latent tokens read the patches through full attention.
+
+    Args:
+        image_size: side of the square image, pixels.
+        patch: side of a patch, pixels.
+        width: transformer channels.
+        depth: transformer blocks.
+        heads: attention heads.
+        n_tokens: N, latent tokens.
+        dim: D, channels of a latent.
+        scrambled_reshape_bug: the published two-stage TiTok and One-D-Piece checkpoints read the (N, width) output as
+            (width, N) without transposing it, so that a "token" is a slice of channels over all latents. Only for them.
+    """
+
+    def __init__(
+        self, image_size: int, patch: int, width: int, depth: int, heads: int, n_tokens: int, dim: int,
+        scrambled_reshape_bug: bool = False,
+    ) -> None:
+        super().__init__()
+        self.image_size, self.patch, self.n_tokens, self.dim = image_size, patch, n_tokens, dim
+        self.scrambled_reshape_bug = scrambled_reshape_bug
+        self.n_patches = grid_side(image_size, patch) ** 2
+        self.patch_embed = nn.Conv2d(3, width, patch, patch)
+        self.class_embedding = _parameter(1, width, width=width)
+        self.positional_embedding = _parameter(self.n_patches + 1, width, width=width)
+        self.latent_tokens = _parameter(n_tokens, width, width=width)
+        self.latent_positional_embedding = _parameter(n_tokens, width, width=width)
+        self.transformer = Transformer(width, depth, heads)
+        self.project = nn.Linear(width, dim)
+        self.apply(_init_weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, 3, H, W) in [0, 1] to z (B, D, N)."""
+        patches = self.patch_embed(x).flatten(2).transpose(1, 2)  # (B, h*w, width)
+        b = patches.shape[0]
+        patches = torch.cat([self.class_embedding.expand(b, 1, -1).to(patches.dtype), patches], 1)
+        patches = patches + self.positional_embedding  # (B, 1+h*w, width)
+        latents = (self.latent_tokens + self.latent_positional_embedding).expand(b, -1, -1)  # (B, N, width)
+        sequence = torch.cat([patches, latents.to(patches.dtype)], 1)
+        y = self.transformer(sequence, keep=slice(self.n_patches + 1, None))  # (B, N, width)
+        if self.scrambled_reshape_bug:
+            y = y.reshape(b, -1, self.n_tokens).transpose(1, 2)  # (B, N, width)
+        return self.project(y).transpose(1, 2)  # (B, D, N)
+
+
+class Decoder1D(nn.Module):
+    """A prefix of the N latent vectors to a grid of features: mask tokens read the latents through full attention.
+
+    Args: as Encoder1D; `patch` is the side of one feature in pixels.
+    """
+
+    def __init__(
+        self, image_size: int, patch: int, width: int, depth: int, heads: int, n_tokens: int, dim: int
+    ) -> None:
+        super().__init__()
+        self.image_size, self.patch, self.n_tokens, self.width = image_size, patch, n_tokens, width
+        self.side = grid_side(image_size, patch)
+        self.embed = nn.Linear(dim, width)
+        self.class_embedding = _parameter(1, width, width=width)
+        self.positional_embedding = _parameter(self.side**2 + 1, width, width=width)
+        self.mask_token = _parameter(1, 1, width, width=width)
+        self.latent_positional_embedding = _parameter(n_tokens, width, width=width)
+        self.transformer = Transformer(width, depth, heads)
+        self.apply(_init_weights)
+
+    def forward(self, z: Tensor, valid: Tensor | None = None, condition: Tensor | None = None) -> Tensor:
+        """Features of the image.
+
+        Args:
+            z: (B, D, n), n <= N.
+            valid: bool (B, n), False for latents that are not there; None when all are.
+            condition: (B, M, width), further tokens to look at.
+
+        Shapes: gives (B, width, h, w).
+        """
+        b, _, n = z.shape
+        if n > self.n_tokens:
+            raise InputError(f"decoder has {self.n_tokens} latent positions, got {n}")
+        latents = self.embed(z.transpose(1, 2)) + self.latent_positional_embedding[:n]  # (B, n, width)
+        masks = torch.cat([self.class_embedding[None], self.mask_token.expand(1, self.side**2, -1)], 1)
+        grid = (masks + self.positional_embedding).expand(b, -1, -1).to(latents.dtype)  # (B, 1+h*w, width)
+        parts = [grid, latents] if condition is None else [grid, latents, condition]
+        sequence = torch.cat(parts, 1)
+        attend = None
+        if valid is not None:
+            seen = valid.new_ones(b, sequence.shape[1])
+            seen[:, grid.shape[1] : grid.shape[1] + n] = valid
+            attend = seen[:, None, None]  # (B, 1, 1, L)
+        y = self.transformer(sequence, attend, keep=slice(1, grid.shape[1]))  # (B, h*w, width)
+        return rearrange(y, "b (h w) c -> b c h w", h=self.side)

@@ -1,0 +1,174 @@
+"""Codecs by name: load, save, from_original. Stands between floors 3 and 4."""
+
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+import codeczoo
+from codeczoo.core.base import Codec
+from codeczoo.core.config import build
+from codeczoo.core.errors import ConfigError, InputError, WeightsError, nearest
+from codeczoo.io import weights as files
+
+PACKAGE = Path(__file__).parent
+WEIGHTS = PACKAGE / "weights"  # of the codecs that ship with the package
+
+
+def shipped() -> dict[str, Path]:
+    """Names and files of the codecs that ship with the package."""
+    return {path.stem: path for path in sorted(WEIGHTS.glob("*.safetensors"))}
+
+
+def find(name_or_path: str | Path) -> Path:
+    """The weights file that a shipped name, a .safetensors file or a folder with one means. Raises InputError."""
+    path = Path(name_or_path)
+    if path.is_dir():
+        found = sorted(path.glob("*.safetensors"))
+        best = [p for p in found if p.name == "best.safetensors"] or found
+        if len(best) != 1:
+            raise InputError(f"{path}: wants one .safetensors file (or best.safetensors), found {len(found)}")
+        return best[0]
+    if path.is_file():
+        return path
+    if str(name_or_path) in shipped():
+        return shipped()[str(name_or_path)]
+    if path.suffix or len(path.parts) > 1:
+        raise InputError(f"{path}: no such file or folder")
+    hint = nearest(path.name, shipped())
+    raise InputError(f"no codec '{name_or_path}' ships with codeczoo, and there is no such file; {hint}")
+
+
+def load(name_or_path: str | Path) -> Codec:
+    """A codec with its weights, in evaluation mode.
+
+    Args:
+        name_or_path: shipped name, local .safetensors file, or folder that holds one.
+
+    Raises:
+        InputError: nothing there. WeightsError: not a codeczoo checkpoint, or from a newer version.
+    """
+    path = find(name_or_path)
+    state, header = files.read_checkpoint(path)
+    if "config" not in header:
+        raise WeightsError(f"{path}: the header holds no codec configuration")
+    codec = skeleton(header["config"])
+    files.load_strict(codec, state, str(path))
+    return codec
+
+
+def skeleton(tree: Mapping[str, Any]) -> Codec:
+    """The codec of a configuration tree in evaluation mode, its weights still to come. Raises ConfigError."""
+    codec = build(tree)
+    if not isinstance(codec, Codec):
+        raise ConfigError(f"{tree.get('_target_')} is not a codec")
+    return codec.eval()
+
+
+def save(path: str | Path, codec: Codec, recipe: str = "", extra: Mapping[str, Any] | None = None) -> None:
+    """Writes a checkpoint that `load` opens; the file appears whole or not at all.
+
+    Args:
+        path: ends in .safetensors.
+        codec: built by `codeczoo.build` (or load, from_original), so that its configuration is known.
+        recipe: text of the recipe that trained it.
+        extra: further JSON values for the header (steps, metrics, licence ...).
+    """
+    if codec.config is None:
+        raise ConfigError("this codec was built by hand and cannot be described; use codeczoo.build(tree)")
+    if Path(path).suffix != ".safetensors":
+        raise InputError(f"{path}: a codec is saved as .safetensors")
+    header = {
+        "version": codeczoo.__version__,
+        "class": codec.config["_target_"],
+        "config": codec.config,
+        "spec": codec.spec.to_dict(),
+        "recipe": recipe,
+        "weights_hash": weights_hash(codec),
+        "parameters": sum(p.numel() for p in codec.parameters()),
+        "extra": dict(extra or {}),
+    }
+    files.write_checkpoint(Path(path), codec.state_dict(), header)
+
+
+def weights_hash(codec: Codec) -> str:
+    """16 hex digits that tell these weights from any others."""
+    return files.state_hash(codec.state_dict())
+
+
+def systems() -> dict[str, str]:
+    """Names of the systems whose published checkpoints load, and the modules that know how."""
+    media = ("image", "audio", "video")
+    places = [path for m in media for path in sorted((PACKAGE / m).glob("*.py"))]
+    return {p.stem: f"codeczoo.{p.parent.name}.{p.stem}" for p in places if "def original_tree(" in p.read_text()}
+
+
+def from_original(
+    system: str, weights: str | Path, config: str | Path | Mapping[str, Any], text_tower: str | None = None
+) -> Codec:
+    """The authors' own checkpoint as one of our codecs, in evaluation mode.
+
+    Args:
+        system: name of the codec's module, e.g. "titok"; see `codeczoo list`.
+        weights: the authors' weights file (.safetensors, or a pickle that is read as weights only).
+        config: the authors' configuration: a JSON file, or its content.
+        text_tower: folder of a CLIP text tower, for TA-TiTok.
+
+    Raises:
+        InputError: unknown system, missing file. ConfigError: a configuration it does not know.
+        WeightsError: tensors left over or missing.
+    """
+    module = _system(system)
+    state = files.read_tensors(Path(weights))
+    codec = original_skeleton(module, config)
+    files.load_original(codec, state, module.RENAMES, module.UNUSED)
+    if text_tower is not None:
+        _attach_text_tower(codec, text_tower)
+    return codec
+
+
+def _system(system: str) -> ModuleType:
+    known = systems()
+    if system not in known:
+        raise InputError(f"no system '{system}' whose checkpoints load; {nearest(system, known)}")
+    return import_module(known[system])
+
+
+def original_skeleton(module: ModuleType, config: str | Path | Mapping[str, Any]) -> Codec:
+    """The codec that the authors' configuration describes, its weights still to come."""
+    if not isinstance(config, Mapping):
+        try:
+            config = json.loads(Path(config).read_text())
+        except FileNotFoundError:
+            raise InputError(f"{config}: no such file") from None
+        except ValueError as error:
+            raise ConfigError(f"{config}: not JSON ({error})") from None
+    try:
+        return skeleton(module.original_tree(config))
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"this configuration lacks {error}, which {module.__name__} wants") from None
+
+
+def _attach_text_tower(codec: Codec, path: str) -> None:
+    """Keeps the empty caption's features in the codec, so that it decodes later without the tower."""
+    from codeczoo.backbones.text import CLIPText, EmptyText
+    from codeczoo.image.tatitok import TATiTok
+
+    if not isinstance(codec, TATiTok) or codec.config is None:
+        raise InputError(f"{type(codec).__name__} reads no text; text_tower is for tatitok")
+    length, dim = codec.text_positional_embedding.shape[0], codec.text_project.in_features
+    tower = EmptyText(length, dim)
+    tower.features.copy_(CLIPText(path, length)([""], torch.device("cpu"))[0])
+    codec.text_tower = tower
+    target = f"{EmptyText.__module__}.{EmptyText.__qualname__}"
+    codec.config["text_tower"] = {"_target_": target, "length": length, "dim": dim}
+
+
+def parameters(module: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(p.numel() for p in module.parameters())
