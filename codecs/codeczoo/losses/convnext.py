@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from codeczoo.core.errors import InputError
+from codeczoo.io.weights import load_strict
 from codeczoo.losses.base import MediaTerm
-from codeczoo.losses.frozen import Frozen, load_exactly, read_weights
+from codeczoo.losses.frozen import Frozen, pretrained
 
 HOW = (
     "Get the file with `python -c \"import torch, torchvision; torch.save(torchvision.models.convnext_small("
@@ -36,11 +37,11 @@ class ConvNeXtLogits(MediaTerm):
 
     def __init__(self, weights: str | Path | None) -> None:
         super().__init__()
-        state = read_weights(weights, "ConvNeXtLogits", HOW)
+        state = pretrained(weights, "ConvNeXtLogits", HOW)
         from torchvision.models import convnext_small  # 3 s to import, and only this term wants it
 
         network = convnext_small(weights=None)
-        load_exactly(network, state, "ConvNeXtLogits")
+        load_strict(network, state, str(weights))
         self.network: Frozen[nn.Module] = Frozen(network)
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)

@@ -1,6 +1,5 @@
 """LPIPS on VGG16: how far apart two pictures look."""
 
-import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,10 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from codeczoo.core.errors import InputError
+from codeczoo.io.weights import load_original
 from codeczoo.losses.base import MediaTerm
-from codeczoo.losses.frozen import Frozen, load_exactly, read_weights
+from codeczoo.losses.frozen import Frozen, pretrained
 
 CONVS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))  # channels of VGG16's five stages
+UNUSED = (r"^classifier\.", r"^lins\.", r"^scaling_layer\.")
 HOW = (
     "Get the one file with `pip install lpips && python -c \"import lpips, torch; "
     "torch.save(lpips.LPIPS(net='vgg').state_dict(), 'lpips_vgg.pth')\"` and give it as weights=lpips_vgg.pth, "
@@ -38,11 +39,11 @@ class LPIPS(MediaTerm):
 
     def __init__(self, weights: str | Path | None, heads: str | Path | None = None) -> None:
         super().__init__()
-        state = read_weights(weights, "LPIPS", HOW)
+        state = pretrained(weights, "LPIPS", HOW)
         if heads is not None:
-            state |= read_weights(heads, "LPIPS", HOW)
+            state |= pretrained(heads, "LPIPS", HOW)
         network = LPIPSNetwork()
-        load_exactly(network, rename(state), "LPIPS")
+        load_original(network, state, vgg_renames(), UNUSED)
         self.network = Frozen(network)
 
     def compare(self, x: Tensor, x_hat: Tensor) -> Tensor:
@@ -89,26 +90,12 @@ class LPIPSNetwork(nn.Module):
         return sum((head((a - b).square()).mean((1, 2, 3)) for head, a, b in stages), x.new_zeros(len(x)))
 
 
-def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Keys of the accepted layouts (see LPIPS) to those of LPIPSNetwork; what it has no use for is left out."""
-    convs = vgg_positions()
-    renamed = {}
-    for name, value in state.items():
-        if (match := re.fullmatch(r"(?:features|net\.slice[1-5])\.(\d+)\.(weight|bias)", name)) and match[1] in convs:
-            renamed[f"{convs[match[1]]}.{match[2]}"] = value
-        elif match := re.fullmatch(r"lin([0-4])\.model\.1\.weight", name):
-            renamed[f"heads.{match[1]}.weight"] = value
-        elif not re.match(r"classifier\.|lins\.|scaling_layer\.", name):
-            renamed[name] = value  # unknown: load_exactly complains by name
-    return renamed
-
-
-def vgg_positions() -> dict[str, str]:
-    """The N in torchvision's VGG16 `features.N` of each convolution: every one is followed by a ReLU, every stage by a pool."""
-    positions, n = {}, 0
+def vgg_renames() -> list[tuple[str, str]]:
+    """torchvision's `features.N`, which lpips calls `net.sliceI.N`, to our stages; the linear heads to our heads."""
+    renames, n = [(r"^lin(\d)\.model\.1\.", r"heads.\1.")], 0
     for i, stage in enumerate(CONVS):
         for j in range(len(stage)):
-            positions[str(n)] = f"stages.{i}.{j}"
-            n += 2
-        n += 1
-    return positions
+            renames.append((rf"^(features|net\.slice{i + 1})\.{n}\.", f"stages.{i}.{j}."))
+            n += 2  # a ReLU after every convolution
+        n += 1  # a pooling after every stage
+    return renames
