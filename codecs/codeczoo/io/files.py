@@ -28,7 +28,7 @@ class Found(NamedTuple):
 def atomic(path: str | Path) -> Iterator[Path]:
     """Gives a hidden temporary sibling with the same suffix; it becomes `path` when the block succeeds, else it goes.
 
-    Missing parent folders are made. The block should do nothing but write: its OSErrors mean that `path` cannot be written.
+    Missing parent folders are made. The block should only write: any OSError in it means that `path` cannot be written.
 
     Raises:
         InputError: `path` cannot be written.

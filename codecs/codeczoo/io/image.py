@@ -39,12 +39,12 @@ UPRIGHT = {
 def read(source: str | Path | bytes) -> Tensor:
     """A picture as uint8 (3, H, W) RGB, upright. What it is is told from its content, not from its name.
 
-    The first frame of animations and pages is taken. 16-bit samples keep their high byte. Transparent pixels are laid over
-    white. CMYK is converted without a colour profile, and embedded profiles are not applied. The memory layout is (H, W, 3),
-    which makes `resize` free of copies.
+    The first frame of animations and the first page is taken. 16-bit samples keep their high byte. Transparent pixels
+    are laid over white. CMYK is converted without a colour profile, and embedded profiles are not applied. The memory
+    layout is (H, W, 3), which saves `resize` a copy.
 
     Raises:
-        InputError: no such file, not one of FORMATS, truncated, corrupt, or larger than Pillow's limit of about 179 megapixels.
+        InputError: no such file, not one of FORMATS, truncated, corrupt, or above Pillow's limit of about 179 megapixels.
     """
     where = "image data" if isinstance(source, bytes) else str(source)
     try:
@@ -64,7 +64,7 @@ def read(source: str | Path | bytes) -> Tensor:
 
 
 def write(path: str | Path, x: Tensor) -> None:
-    """Writes x, float (3, H, W) in [0, 1], as .png (lossless), .jpg or .webp (quality 95); the file appears whole or not at all.
+    """Writes x, float (3, H, W) in [0, 1], as .png (lossless), .jpg or .webp (quality 95), whole or not at all.
 
     Raises:
         InputError: another suffix, another shape or type, or a file that cannot be written.
@@ -75,10 +75,10 @@ def write(path: str | Path, x: Tensor) -> None:
     if x.ndim != 3 or x.shape[0] != 3 or not x.is_floating_point() or not x.numel():
         dtype = str(x.dtype).removeprefix("torch.")
         raise InputError(f"cannot write {path}: an image is float (3, H, W), got {dtype} {tuple(x.shape)}")
-    pixels = x.detach().float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
+    pixels = x.detach().float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8).permute(1, 2, 0)  # (H, W, 3)
     with atomic(path) as temporary:
         try:
-            Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())).save(temporary, **SAVED_AS[path.suffix.lower()])
+            Image.fromarray(np.ascontiguousarray(pixels.numpy())).save(temporary, **SAVED_AS[path.suffix.lower()])
         except ValueError as error:  # A picture that the format cannot hold.
             raise InputError(f"cannot write {path}: {error}") from None
 
