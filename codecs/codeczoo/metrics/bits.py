@@ -1,0 +1,22 @@
+"""Rates of tokens."""
+
+from math import log2, prod
+
+import torch
+from torch import Tensor
+
+from codeczoo.core.types import Tokens
+
+
+def nominal_bits(tokens: Tokens) -> Tensor:
+    """Bits of each sample when every code takes log2(vocab size), float64 (B,); padding costs nothing."""
+    total = torch.zeros(tokens.batch, dtype=torch.float64, device=tokens.streams[0].device)
+    for s, codes in enumerate(tokens.streams):
+        per_position = sum(log2(v) for v in tokens.spec.streams[s].vocab_sizes[: codes.shape[1]])
+        total += tokens.stream_lengths(s).to(total.device) * prod(codes.shape[3:]) * per_position
+    return total
+
+
+def bits_per_pixel(tokens: Tokens) -> Tensor:
+    """Nominal bits per pixel (image) or per sample or voxel of the original size, float64 (B,)."""
+    return nominal_bits(tokens) / tokens.size.to(tokens.streams[0].device).prod(1)

@@ -1,0 +1,128 @@
+"""rFID: the Frechet distance between the features of originals and reconstructions."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.distributed import ReduceOp, all_reduce, is_available, is_initialized
+
+from codeczoo.core.errors import InputError, MissingError
+
+HOW = (
+    "Get it with `curl -LO https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+    "weights-inception-2015-12-05-6726825d.pth` and give its path."
+)
+
+
+class Gaussian(nn.Module):
+    """Mean and covariance of feature vectors that come in batches, in float64; nothing of it goes into checkpoints.
+
+    Args:
+        dim: length of a feature vector.
+    """
+
+    count: Tensor
+    total: Tensor
+    outer: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64), persistent=False)
+        self.register_buffer("total", torch.zeros(dim, dtype=torch.float64), persistent=False)
+        self.register_buffer("outer", torch.zeros(dim, dim, dtype=torch.float64), persistent=False)
+
+    @torch.no_grad()
+    def update(self, features: Tensor) -> None:
+        """features (B, D)."""
+        features = features.double()
+        self.count += len(features)
+        self.total += features.sum(0)
+        self.outer += features.T @ features
+
+    def reduce(self) -> None:
+        """Sums over all ranks, in place: call once, on every rank, when no more updates follow."""
+        if is_available() and is_initialized():
+            for part in (self.count, self.total, self.outer):
+                all_reduce(part, op=ReduceOp.SUM)
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean (D,) and unbiased covariance (D, D). Raises InputError for fewer than two vectors."""
+        n = float(self.count)
+        if n < 2:
+            raise InputError(f"a Frechet distance needs at least 2 pictures on each side, got {n:.0f}")
+        mean = self.total / n
+        return mean, (self.outer - n * torch.outer(mean, mean)) / (n - 1)
+
+
+class ReconstructionFID(nn.Module):
+    """Frechet distance between the features of pictures and of their reconstructions.
+
+    Published values use 50 000 ImageNet validation pictures; with few pictures the value is far too high.
+
+    Args:
+        features: uint8 (B, 3, H, W) to feature vectors (B, dim); `inception(path)` for the usual rFID.
+        dim: length of a feature vector.
+    """
+
+    def __init__(self, features: nn.Module, dim: int = 2048) -> None:
+        super().__init__()
+        self.features = features
+        self.real = Gaussian(dim)
+        self.fake = Gaussian(dim)
+
+    @torch.no_grad()
+    def update(self, x: Tensor, x_hat: Tensor) -> None:
+        """Counts both batches, float (B, 3, H, W) in [0, 1], rounded to 8 bits as files would be."""
+        for gaussian, batch in ((self.real, x), (self.fake, x_hat)):
+            pictures = (batch.float().clamp(0, 1) * 255).round().to(torch.uint8)
+            gaussian.update(self.features(pictures))
+
+    def reduce(self) -> None:
+        """Sums over all ranks; call once, on every rank, before `result`."""
+        self.real.reduce()
+        self.fake.reduce()
+
+    def result(self) -> float:
+        """The distance. Raises InputError for fewer than two pictures."""
+        return frechet_distance(*self.real.moments(), *self.fake.moments())
+
+
+def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covariance_b: Tensor) -> float:
+    """|mean_a - mean_b|^2 + trace(A + B - 2 (A B)^(1/2)) in float64, for means (D,) and covariances (D, D)."""
+    mean_a, covariance_a, mean_b, covariance_b = (t.double() for t in (mean_a, covariance_a, mean_b, covariance_b))
+    values, vectors = torch.linalg.eigh(covariance_a)
+    root = vectors * values.clamp_min(0).sqrt() @ vectors.T
+    # A B and root(A) B root(A) have the same eigenvalues, and the second is symmetric.
+    crossed = torch.linalg.eigvalsh(root @ covariance_b @ root).clamp_min(0).sqrt().sum()
+    distance = (mean_a - mean_b).square().sum() + covariance_a.trace() + covariance_b.trace() - 2 * crossed
+    return float(distance.clamp_min(0))
+
+
+class Inception(nn.Module):
+    """The 2048 pooled features of torch-fidelity's InceptionV3, the network of published FIDs.
+
+    Args:
+        network: torch-fidelity's extractor.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x uint8 (B, 3, H, W) to (B, 2048); torch-fidelity resizes to 299 as TensorFlow did."""
+        return self.network(x)[0]
+
+
+def inception(weights: str | Path | None) -> Inception:
+    """The feature network from a local weights file; nothing is ever downloaded.
+
+    Raises MissingError without the file or the torch-fidelity package.
+    """
+    if weights is None or not Path(weights).is_file():
+        raise MissingError(f"rFID needs Inception weights and there is no file {weights or 'given'}. {HOW}")
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    except ImportError:
+        raise MissingError('rFID needs torch-fidelity: pip install "codeczoo[eval]"') from None
+    return Inception(FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(weights)))
