@@ -60,7 +60,7 @@ class Codec(nn.Module, ABC):
     def forward(self, x: Tensor, *, pixels: bool = True) -> Reconstruction:
         """One training pass. `pixels=False` may leave x_hat None, for objectives that read no media."""
 
-    def last_layer(self) -> nn.Parameter:
+    def last_layer(self) -> Tensor:
         """The weight that adaptive adversary weights differentiate to."""
         raise InputError(f"{type(self).__name__} has no last layer for an adaptive adversary weight; use a fixed one")
 
@@ -72,7 +72,8 @@ class Codec(nn.Module, ABC):
         fits = x.ndim == 2 + spatial and x.shape[1] == self.spec.channels
         if not fits or not x.is_floating_point() or (wanted and tuple(x.shape[2:]) != wanted):
             dtype = str(x.dtype).removeprefix("torch.")
-            raise InputError(f"{type(self).__name__} takes float {shape} {self.spec.media}s, got {dtype} {tuple(x.shape)}")
+            name = type(self).__name__
+            raise InputError(f"{name} takes float {shape} {self.spec.media}s, got {dtype} {tuple(x.shape)}")
 
     def tokens(self, streams: Sequence[Tensor], x: Tensor) -> Tokens:
         """Tokens for the codes of the batch x."""

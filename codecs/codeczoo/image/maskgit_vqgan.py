@@ -61,7 +61,7 @@ class MaskGITVQGAN(Codec):
         x_hat = self.render(q.z)[:, :, : x.shape[2], : x.shape[3]] if pixels else None
         return Reconstruction(self.tokens([q.codes], x), x_hat, q.losses, q.stats)
 
-    def last_layer(self) -> nn.Parameter:
+    def last_layer(self) -> Tensor:
         """Weight of the decoder's last convolution."""
         return self.decoder.conv_out.weight
 

@@ -58,17 +58,19 @@ class TATiTok(TiTok):
         Shapes: gives (B, text_length, width). Raises InputError when captions come without a text tower.
         """
         where = self.text_positional_embedding
-        if not isinstance(text, Tensor):
+        if isinstance(text, Tensor):
+            features = text
+        else:
             if self.text_tower is None:
                 raise InputError(
                     "TA-TiTok wants text features (B, length, channels), or a text tower: "
                     'codeczoo.from_original("tatitok", ..., text_tower=FOLDER of openai/clip-vit-large-patch14-336)'
                 )
-            text = self.text_tower([""] * batch if text is None else text, where.device)
+            features = self.text_tower([""] * batch if text is None else text, where.device)
         wanted = (batch, where.shape[0], self.text_project.in_features)
-        if text.shape != wanted:
-            raise InputError(f"text features must be {wanted}, got {tuple(text.shape)}")
-        return self.text_project(text) + where
+        if features.shape != wanted:
+            raise InputError(f"text features must be {wanted}, got {tuple(features.shape)}")
+        return self.text_project(features) + where
 
     def decode(self, tokens: Tokens, *, text: Text = None) -> Tensor:
         """Codes (B, K, N) and captions (None: empty) to x_hat (B, 3, H, W) in [0, 1]."""

@@ -47,7 +47,7 @@ class PixelHead(nn.Module):
         y = rearrange(y, "b h w (p q c) -> b c (h p) (w q)", p=self.patch, q=self.patch)
         return self.conv_out(y), None
 
-    def last_layer(self) -> nn.Parameter:
+    def last_layer(self) -> Tensor:
         """Weight of the last convolution."""
         return self.conv_out.weight
 
@@ -83,7 +83,7 @@ class CodebookHead(nn.Module):
         expected = logits.permute(0, 2, 3, 1).softmax(-1) @ self.codebook  # (B, h, w, D)
         return self.decoder(expected.permute(0, 3, 1, 2)), logits
 
-    def last_layer(self) -> nn.Parameter:
+    def last_layer(self) -> Tensor:
         """Weight of the pixel decoder's last convolution."""
         return self.decoder.conv_out.weight
 
@@ -151,7 +151,7 @@ class TiTok(Codec):
         """What the decoder sees of the latents (B, D, N) in training: all of them."""
         return z
 
-    def last_layer(self) -> nn.Parameter:
+    def last_layer(self) -> Tensor:
         """The head's last weight."""
         return self.head.last_layer()
 

@@ -27,7 +27,7 @@ class StraightThrough(torch.autograd.Function):
         return code.view_as(code)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """The gradient goes to z alone."""
         return grad, None
 
