@@ -13,7 +13,8 @@ from codeczoo.losses.frozen import Frozen, pretrained
 HOW = (
     "Get the file with `python -c \"import torch, torchvision; torch.save(torchvision.models.convnext_small("
     "weights='IMAGENET1K_V1').state_dict(), 'convnext_small.pth')\"` and give it as weights=convnext_small.pth, "
-    "or train without the term: take it out of the objective's terms and weights."
+    "or train without it: codeczoo train ... '~objective.terms.NAME' '~objective.weights.NAME' "
+    "with the term's NAME in the recipe."
 )
 
 

@@ -16,7 +16,8 @@ UNUSED = (r"^classifier\.", r"^lins\.", r"^scaling_layer\.")
 HOW = (
     "Get the one file with `pip install lpips && python -c \"import lpips, torch; "
     "torch.save(lpips.LPIPS(net='vgg').state_dict(), 'lpips_vgg.pth')\"` and give it as weights=lpips_vgg.pth, "
-    "or train without the term: take it out of the objective's terms and weights."
+    "or train without it: codeczoo train ... '~objective.terms.NAME' '~objective.weights.NAME' "
+    "with the term's NAME in the recipe."
 )
 
 

@@ -1,17 +1,10 @@
 """rFID: the Frechet distance between the features of originals and reconstructions."""
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 from torch.distributed import ReduceOp, all_reduce, is_available, is_initialized
 
-from codeczoo.core.errors import InputError, MissingError
-
-HOW = (
-    "Get it with `curl -LO https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
-    "weights-inception-2015-12-05-6726825d.pth` and give its path."
-)
+from codeczoo.core.errors import InputError
 
 
 class Gaussian(nn.Module):
@@ -60,7 +53,7 @@ class ReconstructionFID(nn.Module):
     Published values use 50 000 ImageNet validation pictures; with few pictures the value is far too high.
 
     Args:
-        features: uint8 (B, 3, H, W) to feature vectors (B, dim); `inception(path)` for the usual rFID.
+        features: uint8 (B, 3, H, W) to feature vectors (B, dim); `metrics.inception.Inception` for the usual rFID.
         dim: length of a feature vector.
     """
 
@@ -96,33 +89,3 @@ def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covar
     crossed = torch.linalg.eigvalsh(root @ covariance_b @ root).clamp_min(0).sqrt().sum()
     distance = (mean_a - mean_b).square().sum() + covariance_a.trace() + covariance_b.trace() - 2 * crossed
     return float(distance.clamp_min(0))
-
-
-class Inception(nn.Module):
-    """The 2048 pooled features of torch-fidelity's InceptionV3, the network of published FIDs.
-
-    Args:
-        network: torch-fidelity's extractor.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x uint8 (B, 3, H, W) to (B, 2048); torch-fidelity resizes to 299 as TensorFlow did."""
-        return self.network(x)[0]
-
-
-def inception(weights: str | Path | None) -> Inception:
-    """The feature network from a local weights file; nothing is ever downloaded.
-
-    Raises MissingError without the file or the torch-fidelity package.
-    """
-    if weights is None or not Path(weights).is_file():
-        raise MissingError(f"rFID needs Inception weights and there is no file {weights or 'given'}. {HOW}")
-    try:
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-    except ImportError:
-        raise MissingError('rFID needs torch-fidelity: pip install "codeczoo[eval]"') from None
-    return Inception(FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(weights)))
