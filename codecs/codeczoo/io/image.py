@@ -44,7 +44,7 @@ def read(source: str | Path | bytes) -> Tensor:
     layout is (H, W, 3), which saves `resize` a copy.
 
     Raises:
-        InputError: no such file, not one of FORMATS, truncated, corrupt, or above Pillow's limit of about 179 megapixels.
+        InputError: no such file, not one of FORMATS, truncated, corrupt, or above Pillow's limit of 179 megapixels.
     """
     where = "image data" if isinstance(source, bytes) else str(source)
     try:

@@ -1,0 +1,196 @@
+"""The token file, .cz: self-describing header, codes in as few bytes as they take, checksum. See docs/format.md."""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from codeczoo.core.errors import FormatError, InputError
+from codeczoo.core.types import Tokens
+from codeczoo.io import entropy, header
+from codeczoo.io.files import atomic
+from codeczoo.io.header import Header
+
+SUFFIX = ".cz"
+MAGIC = b"\xabcz\n"
+VERSION = 1
+CHECKSUM_BYTES = 4
+# A file may claim this many codes, and 64 more for each of its bytes: hostile ones must not ask for all memory.
+FREE_CODES = 2**24
+
+
+@dataclass(frozen=True)
+class TokenFile:
+    """What a token file holds."""
+
+    header: Header
+    tokens: Tokens
+
+
+def write(
+    path: str | Path, tokens: Tokens, *, codec: str, weights_hash: str, fit: dict[str, Any] | None = None
+) -> int:
+    """Writes a token file, whole or not at all; gives its size in bytes. Arguments and errors as for `dumps`."""
+    data = dumps(tokens, codec=codec, weights_hash=weights_hash, fit=fit)
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+    return len(data)
+
+
+def read(source: str | Path | bytes) -> TokenFile:
+    """Reads a token file, or one that is in memory already.
+
+    Raises:
+        InputError: the file cannot be opened.
+        FormatError: truncated, corrupt, foreign or from a newer version.
+    """
+    where, data = _bytes(source)
+    about, payload = _open(data, where)
+    try:
+        if about.padded_codes > _allowed(data):
+            raise FormatError(f"{about.padded_codes} codes in {len(data)} bytes are more than a file may claim")
+        blocks = _blocks(payload)
+        streams = tuple(_stream(about, s, blocks) for s in range(len(about.shapes)))
+        if next(blocks, None) is not None:
+            raise FormatError("there is more behind the last codebook")
+        lengths = None if about.lengths is None else tuple(torch.tensor(n, dtype=torch.int64) for n in about.lengths)
+        size = torch.tensor(about.size, dtype=torch.int64)
+        return TokenFile(about, Tokens(about.spec, streams, size, lengths, about.sample_rate))
+    except ValueError as error:  # FormatError and InputError are ones
+        raise FormatError(f"{where}: {error}") from None
+
+
+def read_header(source: str | Path | bytes) -> Header:
+    """As `read`, but decodes no codes. The checksum is checked all the same."""
+    where, data = _bytes(source)
+    return _open(data, where)[0]
+
+
+def dumps(tokens: Tokens, *, codec: str, weights_hash: str, fit: dict[str, Any] | None = None) -> bytes:
+    """A token file as bytes. Codes beyond `tokens.lengths` are not kept: they come back as 0.
+
+    Args:
+        tokens: on any device.
+        codec: name of the codec that made them.
+        weights_hash: `zoo.weights_hash` of it.
+        fit: how the media was brought to the codec's size, plain values.
+
+    Raises:
+        InputError: codes outside their vocabulary, or values that a header cannot hold.
+    """
+    tokens = tokens.to("cpu")
+    try:
+        about = header.describe(tokens, codec, weights_hash, fit)
+        front = header.dump(about)
+    except FormatError as error:
+        raise InputError(f"these tokens cannot be written: {error}") from None
+    tokens.check_range()
+    blocks = []
+    for s, codes in enumerate(tokens.streams):
+        valid = _valid(about, s)
+        for k, vocab_size in zip(range(codes.shape[1]), tokens.spec.streams[s].vocab_sizes, strict=False):
+            block = entropy.compress(codes[:, k][valid].flatten().numpy(), vocab_size)
+            blocks.append(_varint(len(block)) + block)
+    body = _varint(len(front)) + front + b"".join(blocks)
+    data = MAGIC + bytes([VERSION]) + _varint(len(body) + CHECKSUM_BYTES) + body
+    if about.padded_codes > _allowed(data):
+        raise InputError(f"{about.padded_codes} codes are too many for one file of {len(data)} bytes: write several")
+    return data + zlib.crc32(data).to_bytes(CHECKSUM_BYTES, "little")
+
+
+def check_codec(about: Header, codec: str, weights_hash: str, where: str = "these tokens") -> None:
+    """Raises FormatError when the tokens were made by another codec. The weights decide; the name is for people."""
+    if about.weights_hash != weights_hash:
+        maker = "other weights of it" if about.codec == codec else f"codec {about.codec}"
+        own = f"{codec} (weights {weights_hash})"
+        raise FormatError(f"{where}: made by {maker} (weights {about.weights_hash}), not by {own}")
+
+
+def _open(data: bytes, where: str) -> tuple[Header, bytes]:
+    """Header and payload of a file whose frame and checksum hold."""
+    try:
+        if data[: len(MAGIC)] != MAGIC[: len(data)] or not data:
+            raise FormatError("not a .cz token file" if data else "the file is empty")
+        if data[4:5] > bytes([VERSION]):
+            raise FormatError(f"format version {data[4]} is newer than {VERSION}, the newest known; update codeczoo")
+        length, start = _read_varint(data, 5)
+        if len(data) < start + length:
+            raise FormatError(f"truncated: {len(data)} of {start + length} bytes")
+        end = len(data) - CHECKSUM_BYTES
+        if len(data) > start + length or end < start or zlib.crc32(data[:end]) != int.from_bytes(data[end:], "little"):
+            raise FormatError("corrupt: the checksum does not match")
+        if data[4] != VERSION:
+            raise FormatError(f"unknown format version {data[4]}")
+        front, payload = _read_varint(data, start)
+        if payload + front > end:
+            raise FormatError("the header is longer than the file")
+        about = header.parse(data[payload : payload + front])
+        return replace(about, payload_bytes=end - payload - front, total_bytes=len(data)), data[payload + front : end]
+    except FormatError as error:
+        raise FormatError(f"{where}: {error}") from None
+
+
+def _stream(about: Header, s: int, blocks: Iterator[bytes]) -> Tensor:
+    """The codes of one stream, (B, K, *S), from the next K blocks."""
+    n_codebooks, *shape = about.shapes[s]
+    valid = _valid(about, s)
+    codes = torch.zeros(about.batch, n_codebooks, *shape, dtype=torch.int64)
+    for k, vocab_size in zip(range(n_codebooks), about.spec.streams[s].vocab_sizes, strict=False):
+        stored = entropy.expand(next(blocks, b""), vocab_size, about.stored(s))
+        codes[:, k][valid] = torch.from_numpy(stored).reshape(-1, *shape[1:])  # (stored rows, *S[1:])
+    return codes
+
+
+def _valid(about: Header, s: int) -> Tensor:
+    """Which positions of the first axis are stored, bool (B, S1)."""
+    first = about.shapes[s][1]
+    if about.lengths is None:
+        return torch.ones(about.batch, first, dtype=torch.bool)
+    return torch.arange(first) < torch.tensor(about.lengths[s])[:, None]
+
+
+def _blocks(payload: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(payload):
+        length, at = _read_varint(payload, at)
+        if at + length > len(payload):
+            raise FormatError("a codebook is longer than the file")
+        yield payload[at : at + length]
+        at += length
+
+
+def _varint(n: int) -> bytes:
+    """Seven bits a byte, least significant first, the high bit set on all but the last."""
+    out = bytearray()
+    while n > 127:
+        out.append(n & 127 | 128)
+        n >>= 7
+    return bytes([*out, n])
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number at `at` and where it ends. Raises FormatError."""
+    n = 0
+    for i, byte in enumerate(data[at : at + 9]):
+        n |= (byte & 127) << 7 * i
+        if byte < 128:
+            return n, at + i + 1
+    raise FormatError("truncated or broken length")
+
+
+def _allowed(data: bytes) -> int:
+    return FREE_CODES + 64 * len(data)
+
+
+def _bytes(source: str | Path | bytes) -> tuple[str, bytes]:
+    """What to call the source in messages, and its content."""
+    if isinstance(source, bytes):
+        return "token data", source
+    try:
+        return str(source), Path(source).read_bytes()
+    except OSError as error:
+        raise InputError(f"{source}: {error.strerror or error}") from None
