@@ -66,9 +66,8 @@ def texture(rng: Generator, x: Plane, y: Plane, frequency: float) -> Plane:
     """Stripes, checks, rings or waves, (H, W) in [0, 1], at a random angle."""
     kind, turn = rng.integers(4), rng.uniform(0, np.pi)
     k = np.float32(frequency)
-    u, v = (x * np.float32(np.cos(turn)) + y * np.float32(np.sin(turn))) * k, None
-    if kind > 0:
-        v = (y * np.float32(np.cos(turn)) - x * np.float32(np.sin(turn))) * k
+    u = (x * np.float32(np.cos(turn)) + y * np.float32(np.sin(turn))) * k
+    v = (y * np.float32(np.cos(turn)) - x * np.float32(np.sin(turn))) * k
     waveform = (
         lambda: np.sin(u * np.float32(np.pi)),
         lambda: np.sin(u * 2) * np.sin(v * 2),

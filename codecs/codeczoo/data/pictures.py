@@ -1,6 +1,6 @@
 """Pictures drawn by formula: something colourful and structured to learn from, without a download.
 
-A picture is a pure function of (seed, index): a scene (still life, landscape or pattern) in a random harmonious palette.
+A picture is a pure function of (seed, index): a still life, landscape or pattern in a random harmonious palette.
 """
 
 from functools import lru_cache
@@ -64,7 +64,8 @@ def landscape(rng: Generator, x: Plane, y: Plane) -> Picture:
     picture = mix(picture, sun, 0.6 * np.exp(-away * np.float32(3)))
     picture = mix(picture, sun, cover(away - np.float32(rng.uniform(0.1, 0.24)), x))
     for _ in range(rng.integers(0, 4)):
-        cloud = np.hypot((x - rng.uniform(-1, 1)) / rng.uniform(0.3, 0.7), (y - rng.uniform(-0.9, horizon - 0.3)) / 0.09)
+        across = (x - rng.uniform(-1, 1)) / rng.uniform(0.3, 0.7)
+        cloud = np.hypot(across, (y - rng.uniform(-0.9, horizon - 0.3)) / 0.09)
         picture = mix(picture, colour(hue, 0.05, 1.0), 0.75 * np.clip(1.6 - cloud, 0, 1))
     ground, ridges = rng.uniform(0.2, 0.5), rng.integers(2, 5)
     for near in np.linspace(0.25, 1.0, ridges):

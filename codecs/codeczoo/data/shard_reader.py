@@ -1,0 +1,111 @@
+"""Samples out of tar shards: the files of one sample share their name up to the first dot."""
+
+import json
+import random
+import tarfile
+import zlib
+from collections.abc import Iterator
+from logging import getLogger
+from pathlib import PurePath
+from typing import Any
+
+import torch
+from torch.utils.data import get_worker_info
+
+from codeczoo.core.errors import CodeczooError, FormatError, InputError, MissingError
+from codeczoo.data.samples import Sample
+from codeczoo.data.transforms import Transform
+from codeczoo.io.image import SUFFIXES, read
+
+try:
+    import webdataset as wds
+    from webdataset.shardlists import expand_urls
+except ImportError:
+    raise MissingError('tar shards want webdataset: pip install "codeczoo[train]"') from None
+
+log = getLogger(__name__)
+NAMED = 10  # unusable samples that each worker names in the log; the others are only counted
+
+
+class ShardReader:
+    """Shards to samples, and the count of what could not be used.
+
+    Args:
+        shards: files or URLs.
+        transform: of every picture, to one common size.
+        text: where the caption is: "txt", or "json.FIELD"; None reads none.
+        workers: that will read, 0 for the training process itself.
+    """
+
+    def __init__(self, shards: list[str], transform: Transform, text: str | None, workers: int) -> None:
+        self.shards, self.transform, self.text = shards, transform, text
+        self.counts = torch.zeros(max(1, workers), dtype=torch.int64).share_memory_()  # one slot a worker
+
+    @property
+    def skipped(self) -> int:
+        """Samples and damaged shards that could not be used so far; counted again each time they come by."""
+        return int(self.counts.sum())
+
+    def raw(self, shard: str) -> Iterator[dict[str, Any]]:
+        """The undecoded samples of one shard, up to where it is damaged. Raises InputError when it cannot be opened."""
+        try:
+            yield from wds.tarfile_to_samples()([{"url": shard}])
+        except (tarfile.TarError, EOFError, zlib.error, ValueError) as error:
+            self.skip(f"the rest of shard {shard} is damaged ({error.args[0] if error.args else error})")
+        except OSError as error:
+            raise InputError(f"cannot read shard {shard}: {error.args[0] if error.args else error}") from None
+
+    def shuffled(self, shards: list[str], buffer: int, seed: str) -> Iterator[dict[str, Any]]:
+        """The undecoded samples of `shards`, each drawn from the next `buffer` ones."""
+        samples = (sample for shard in shards for sample in self.raw(shard))
+        return wds.shuffle(buffer, rng=random.Random(seed))(samples)
+
+    def load(self, raw: dict[str, Any], random_stream: torch.Generator) -> Sample | None:
+        """Decodes one sample; None, counted, when it cannot be used."""
+        try:
+            sample: Sample = {"x": self.transform(read(picture(raw)), random_stream), "key": raw["__key__"]}
+            if self.text is not None:
+                sample["text"] = caption(raw, self.text)
+            return sample
+        except CodeczooError as error:
+            self.skip(f"sample {raw.get('__key__')} in {raw.get('__url__')}: {error}")
+            return None
+
+    def skip(self, what: str) -> None:
+        """Counts, and names the first ones."""
+        slot, _ = this_worker()
+        self.counts[slot] += 1
+        if self.counts[slot] <= NAMED:
+            log.warning("skipped: %s", what)
+
+
+def expand(urls: str | list[str]) -> list[str]:
+    """Shards in order, braces expanded."""
+    return [shard for url in ([urls] if isinstance(urls, str) else urls) for shard in expand_urls(url)]
+
+
+def this_worker() -> tuple[int, int]:
+    """(this worker, number of workers); (0, 1) in the training process."""
+    info = get_worker_info()
+    return (info.id, info.num_workers) if info else (0, 1)
+
+
+def picture(raw: dict[str, Any]) -> bytes:
+    """The bytes of the picture in a sample. Raises FormatError when there is none."""
+    for suffix, data in raw.items():
+        if not suffix.startswith("__") and PurePath(f"x.{suffix}").suffix in SUFFIXES:
+            return data
+    raise FormatError(f"no picture ({', '.join(SUFFIXES)}), only {', '.join(k for k in raw if not k.startswith('__'))}")
+
+
+def caption(raw: dict[str, Any], place: str) -> str:
+    """The caption at "SUFFIX" or "SUFFIX.FIELD" of a JSON file. Raises FormatError when there is none."""
+    suffix, _, field = place.partition(".")
+    try:
+        text = raw[suffix].decode()
+        value = json.loads(text)[field] if field else text.strip()
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError(f"no caption at {place} ({error})") from None
+    if not isinstance(value, str):
+        raise FormatError(f"the caption at {place} is {type(value).__name__}, not text")
+    return value
