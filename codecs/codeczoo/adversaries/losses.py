@@ -59,7 +59,7 @@ class LeCam(nn.Module):
         loss = F.relu(means[0] - self.running[1]).square() + F.relu(self.running[0] - means[1]).square()
         if self.training:
             # Not in place: the graph of `loss` still holds the old values.
-            self.running = torch.lerp(means.detach(), self.running, self.decay)
+            self.running = self.decay * self.running + (1 - self.decay) * means.detach()
         return self.weight * loss
 
 
