@@ -1,0 +1,1 @@
+"""Floor 4: training. One LightningModule for every codec, recipes composed by Hydra, run folders."""

@@ -1,0 +1,127 @@
+"""An adversary in training: when it joins, what its losses weigh, who optimises it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor, distributed, nn
+
+from codeczoo.core.base import Adversary
+from codeczoo.core.errors import ConfigError, nearest
+from codeczoo.engine.optimizer import OptimizerFactory, ScheduleFactory
+
+
+class Weight(ABC):
+    """How much the adversarial loss weighs beside the objective."""
+
+    @abstractmethod
+    def __call__(self, media: Tensor, adversarial: Tensor, layer: "LastLayer") -> Tensor | float:
+        """The weight, for the media losses and the adversarial loss of this batch; both still have their graphs."""
+
+
+class LastLayer(Protocol):
+    """Gives the codec's last weight on demand: not every codec has one, and fixed weights do not ask."""
+
+    def __call__(self) -> nn.Parameter: ...
+
+
+class FixedWeight(Weight):
+    """The same in every batch.
+
+    Args:
+        value: the weight.
+    """
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __call__(self, media: Tensor, adversarial: Tensor, layer: LastLayer) -> float:
+        """The value."""
+        return self.value
+
+
+class AdaptiveWeight(Weight):
+    """|gradient of the media losses| / |gradient of the adversarial loss|, both at the codec's last layer.
+
+    Source: taming-transformers (arXiv 2012.09841), losses/vqperceptual.py.
+
+    Args:
+        value: factor on the ratio.
+        limit: most that the ratio may be.
+        eps: added to the denominator.
+    """
+
+    def __init__(self, value: float, limit: float = 1e4, eps: float = 1e-4) -> None:
+        self.value, self.limit, self.eps = value, limit, eps
+
+    def __call__(self, media: Tensor, adversarial: Tensor, layer: LastLayer) -> Tensor:
+        """The detached weight, a scalar."""
+        parameter = layer()
+        if not parameter.requires_grad:
+            raise ConfigError("an adaptive adversary weight needs the codec's last layer to be trained; it is frozen")
+        (of_media,) = torch.autograd.grad(media, parameter, retain_graph=True)
+        (of_adversary,) = torch.autograd.grad(adversarial, parameter, retain_graph=True)
+        ratio = of_media.float().norm() / (of_adversary.float().norm() + self.eps)
+        return self.value * ratio.clamp(0, self.limit).detach()
+
+
+class Contest(nn.Module):
+    """An adversary with its optimizer, schedule, first batch and weights.
+
+    Args:
+        adversary: the discriminators with their losses.
+        optimizer: takes (name, parameter) pairs.
+        schedule: takes the optimizer; its steps are the batches since `start`.
+        weight: of the "adversarial" loss.
+        start: first `global_step` of the contest. Before it the adversary costs nothing.
+        weights: of the adversary's other losses for the codec ("feature_matching"), by name; every one needs one.
+    """
+
+    def __init__(
+        self, adversary: Adversary, optimizer: OptimizerFactory, schedule: ScheduleFactory, weight: Weight,
+        start: int = 0, weights: dict[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.adversary, self.optimizer, self.schedule = adversary, optimizer, schedule
+        self.weight, self.start, self.weights = weight, start, dict(weights or {})
+
+    def codec_loss(
+        self, x: Tensor, x_hat: Tensor, media: Tensor, layer: LastLayer
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the codec adds to its total, and detached values to log. The adversary gets no gradient from it."""
+        with self._frozen():
+            losses = self.adversary.codec_loss(x, x_hat)
+        adversarial = losses.pop("adversarial")
+        if set(losses) != set(self.weights):
+            odd = sorted(set(losses) ^ set(self.weights))[0]
+            raise ConfigError(f"adversary: '{odd}' needs a loss and a weight; {nearest(odd, losses)}")
+        weight = self.weight(media, adversarial, layer)
+        total = weight * adversarial
+        for name, value in losses.items():
+            total = total + self.weights[name] * value
+        values = {name: value.detach() for name, value in losses.items()} | {"adversarial": adversarial.detach()}
+        return total, values | {"weight": torch.as_tensor(weight)}
+
+    @contextmanager
+    def _frozen(self) -> Iterator[None]:
+        parameters = [p for p in self.adversary.parameters() if p.requires_grad]
+        for p in parameters:
+            p.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for p in parameters:
+                p.requires_grad_(True)
+
+    def average_gradients(self) -> None:
+        """Mean of the gradients over all ranks. DDP leaves adversaries out: it waits for every parameter it watches."""
+        if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+            return
+        grads = [p.grad for p in self.adversary.parameters() if p.grad is not None]
+        flat = torch.cat([g.reshape(-1) for g in grads])  # one message instead of hundreds
+        distributed.all_reduce(flat)
+        flat /= distributed.get_world_size()
+        for grad, mean in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+            grad.copy_(mean.view_as(grad))
