@@ -1,0 +1,156 @@
+"""What several commands share: arguments, opening the codec, progress, the report at the end."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from codeczoo.core.errors import InputError
+
+if TYPE_CHECKING:
+    from codeczoo.export.batches import Prefix, Runner
+
+A = TypeVar("A")
+FITS = ("resize", "crop", "pad", "tile")  # io.image.MODES, without its import
+PATIENCE = 2.0  # seconds before a progress bar appears
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got '{text}'")
+    return int(text)
+
+
+def add_inputs(parser: argparse.ArgumentParser, what: str) -> None:
+    """PATH... and -o OUT."""
+    parser.add_argument("paths", nargs="+", metavar="PATH", help=f"{what}: files, folders (any depth) or patterns")
+
+
+def add_codec(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """--codec and how it runs."""
+    default = "" if required else " (default: the one that the files name)"
+    what = f"shipped name, weights file or folder{default}"
+    parser.add_argument("--codec", required=required, metavar="NAME", help=what)
+    parser.add_argument("--batch", type=positive, default=8, metavar="N", help="most pictures at once (default 8)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="bf16 changes a few codes")
+    parser.add_argument("--json", action="store_true", help="the report as JSON on stdout")
+
+
+def add_prefix(parser: argparse.ArgumentParser) -> None:
+    """--positions, --codebooks, --streams."""
+    group = parser.add_argument_group("prefix", "keep less, where the codec decodes it (see codeczoo info)")
+    for name in ("positions", "codebooks", "streams"):
+        group.add_argument(f"--{name}", type=positive, metavar="N", help=f"only the first N {name}")
+
+
+def add_fit(parser: argparse.ArgumentParser) -> None:
+    """--fit."""
+    parser.add_argument("--fit", choices=FITS, help="how a picture gets the codec's size (default resize)")
+
+
+def prefix_of(args: argparse.Namespace) -> "Prefix":
+    """The prefix that the arguments ask for."""
+    from codeczoo.export.batches import Prefix
+
+    return Prefix(args.positions, args.codebooks, args.streams)
+
+
+def open_codec(args: argparse.Namespace, name: str) -> "Runner":
+    """The codec on its device, ready to run."""
+    import torch
+
+    from codeczoo import zoo
+    from codeczoo.export.batches import Runner
+
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: there is no CUDA device here")
+    codec = zoo.load(name)
+    digest = zoo.weights_hash(codec)
+    device = "cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu"
+    return Runner(codec.to(device), name, digest, args.batch, args.precision)
+
+
+def output_folder(text: str) -> Path:
+    """The folder that outputs go to, there or not yet. Raises InputError for a file."""
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"-o {path} is a file; a folder is wanted")
+    return path
+
+
+def progress(items: Iterable[A], total: int, label: str) -> Iterator[A]:
+    """The items, with a bar on stderr when that is a terminal and they take more than PATIENCE seconds."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task, start = bar.add_task(label, total=total), monotonic()
+    try:
+        for item in items:
+            yield item
+            bar.advance(task)
+            if monotonic() - start > PATIENCE:
+                bar.start()
+    finally:
+        bar.stop()
+
+
+def say(text: str) -> None:
+    """A line on stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """A table on stdout, as wide as it wants where stdout is no terminal. Absent and None values stay empty."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console() if sys.stdout.isatty() else Console(width=1000)
+    grid = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        grid.add_row(*("" if row.get(c) is None else str(row[c]) for c in columns))
+    console.print(grid, highlight=False, markup=False)
+
+
+class Report:
+    """Counts what became of the inputs and reports bad ones as they come, one line each on stderr.
+
+    Args:
+        as_json: print JSON at the end instead of a sentence.
+    """
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.done = 0
+        self.failed: list[dict[str, str]] = []
+        self._start = monotonic()
+
+    def fail(self, path: Path, error: str) -> None:
+        """Counts and reports a bad input."""
+        error = " ".join(error.split())
+        self.failed.append({"path": str(path), "error": error})
+        sys.stderr.write(f"codeczoo: {path}: {error}\n")
+
+    def finish(self, what: str, facts: dict[str, Any]) -> int:
+        """Prints the end of the report; returns the exit code: 1 when an input was bad.
+
+        Args:
+            what: past tense, e.g. "encoded".
+            facts: further counts; those that are 0 are left out of the sentence.
+        """
+        if self.as_json:
+            seconds = round(monotonic() - self._start, 3)
+            say(json.dumps({what: self.done, **facts, "failed": self.failed, "seconds": seconds}))
+        else:
+            parts = [f"{self.done} {what}", *(f"{value} {name}" for name, value in facts.items() if value)]
+            say(", ".join(parts + ([f"{len(self.failed)} failed"] if self.failed else [])))
+        return 1 if self.failed else 0

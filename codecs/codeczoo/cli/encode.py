@@ -1,0 +1,53 @@
+"""`codeczoo encode`: files to .cz token files."""
+
+import argparse
+from typing import Any
+
+from codeczoo.cli import common
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declares the arguments."""
+    parser = subparsers.add_parser(
+        "encode",
+        description="One .cz file per picture, folder structure kept; outputs that exist are skipped.",
+    )
+    common.add_inputs(parser, "pictures")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the .cz files")
+    common.add_codec(parser)
+    common.add_prefix(parser)
+    common.add_fit(parser)
+    parser.add_argument("--overwrite", action="store_true", help="encode again where the output exists")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Encodes. Returns 1 when an input was bad."""
+    from codeczoo.export.batches import threaded
+    from codeczoo.export.sources import Sample, encode_files
+    from codeczoo.io import image, tokens
+    from codeczoo.io.files import find
+
+    report, folder = common.Report(args.json), common.output_folder(args.output)
+    found = find(args.paths, image.SUFFIXES)
+    files = [f for f in found if args.overwrite or not f.output(folder, tokens.SUFFIX).exists()]
+    runner = common.open_codec(args, args.codec)
+
+    def write(sample: Sample) -> tuple[Sample, int]:
+        if sample.tokens is None:
+            return sample, 0
+        fit = None if sample.fit is None else sample.fit.to_dict()
+        path = sample.found.output(folder, tokens.SUFFIX)
+        return sample, tokens.write(
+            path, sample.tokens, codec=runner.name, weights_hash=runner.weights_hash, fit=fit
+        )
+
+    size = 0
+    samples = threaded(encode_files(runner, files, common.prefix_of(args), args.fit), write, 2 * args.batch)
+    for sample, written in common.progress(samples, len(files), "encode"):
+        size += written
+        if sample.error:
+            report.fail(sample.found.path, sample.error)
+        else:
+            report.done += 1
+    return report.finish("encoded", {"skipped": len(found) - len(files), "bytes": size})

@@ -1,0 +1,144 @@
+"""A codec at work in batches, while threads read and write files; memory does not grow with their number."""
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from os import cpu_count
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from codeczoo.core.base import Codec
+from codeczoo.core.errors import InputError
+from codeczoo.core.types import Tokens, TokenSpec
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """How much of the tokens to keep; None: all of them. The names are those of the options."""
+
+    positions: int | None = None
+    codebooks: int | None = None
+    streams: int | None = None
+
+    def check(self, spec: TokenSpec) -> "Prefix":
+        """Returns self. Raises InputError for a prefix that a codec with this spec never decodes."""
+        most = {
+            "positions": spec.streams[0].shape[0],
+            "codebooks": max(len(s.vocab_sizes) for s in spec.streams),
+            "streams": len(spec.streams),
+        }
+        for field in fields(self):
+            n, limit = getattr(self, field.name), most[field.name]
+            if n is None:
+                continue
+            if field.name not in spec.prefixes:
+                can = f"prefixes of {', '.join(spec.prefixes)} only" if spec.prefixes else "whole tokens only"
+                raise InputError(f"--{field.name}: this codec decodes {can}")
+            if n < 1 or (limit is not None and n > limit):
+                raise InputError(f"--{field.name} must be 1..{limit or 'any'}, got {n}")
+        return self
+
+    def of(self, tokens: Tokens) -> Tokens:
+        """The prefix of tokens that are there already."""
+        return tokens.prefix(positions=self.positions, codebooks=self.codebooks, streams=self.streams)
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A codec at work.
+
+    Args:
+        codec: in eval mode, on its device.
+        name: what the codec is called in headers.
+        weights_hash: `zoo.weights_hash` of it.
+        batch: most samples at once.
+        precision: "bf16" runs the matrix products in bfloat16, which changes a few codes.
+    """
+
+    codec: Codec
+    name: str
+    weights_hash: str
+    batch: int = 8
+    precision: Literal["float32", "bf16"] = "float32"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the codec's weights are."""
+        return next(self.codec.parameters()).device
+
+    def encode(self, xs: Sequence[Tensor], prefix: Prefix) -> list[Tokens]:
+        """Samples (C, *spatial) each to tokens, a batch of one each, on the CPU."""
+
+        def run(chosen: list[Tensor]) -> list[Tokens]:
+            x = torch.stack(chosen).to(self.device)  # (B, C, *spatial)
+            tokens = self.codec.encode(
+                x, n_positions=prefix.positions, n_codebooks=prefix.codebooks, n_streams=prefix.streams
+            ).to("cpu")
+            return [tokens[i] for i in range(tokens.batch)]
+
+        with torch.inference_mode(), self._autocast():
+            return in_groups(xs, lambda x: tuple(x.shape), self.batch, run)
+
+    def decode(self, samples: Sequence[Tokens]) -> list[Tensor]:
+        """Tokens, a batch of one each, to samples (C, *spatial) float32, on the CPU."""
+
+        def run(chosen: list[Tokens]) -> list[Tensor]:
+            return list(self.codec.decode(Tokens.stack(chosen).to(self.device)).float().cpu())
+
+        with torch.inference_mode(), self._autocast():
+            return in_groups(samples, _shapes, self.batch, run)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def _shapes(tokens: Tokens) -> Hashable:
+    return (*(codes.shape for codes in tokens.streams), *tokens.size[0].tolist())
+
+
+def in_groups(
+    items: Sequence[A], key: Callable[[A], Hashable], most: int, run: Callable[[list[A]], list[B]]
+) -> list[B]:
+    """`run` on items of equal key, at most `most` at once; results in the order of the items."""
+    groups: dict[Hashable, list[int]] = {}
+    for i, item in enumerate(items):
+        groups.setdefault(key(item), []).append(i)
+    results: dict[int, B] = {}
+    for members in groups.values():
+        for start in range(0, len(members), most):
+            chosen = members[start : start + most]
+            results.update(zip(chosen, run([items[i] for i in chosen]), strict=True))
+    return [results[i] for i in range(len(items))]
+
+
+def threaded(items: Iterable[A], run: Callable[[A], B], ahead: int) -> Iterator[B]:
+    """`run` of every item, in order, by threads that are at most `ahead` items in front. For reading and writing."""
+    pending: deque[Future[B]] = deque()
+    pool = ThreadPoolExecutor(max_workers=min(8, cpu_count() or 1), thread_name_prefix="files")
+    try:
+        for item in items:
+            pending.append(pool.submit(run, item))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def windows(items: Iterable[A], full: Callable[[list[A]], bool]) -> Iterator[list[A]]:
+    """Cuts `items` after each one that makes the window `full`."""
+    window: list[A] = []
+    for item in items:
+        window.append(item)
+        if full(window):
+            yield window
+            window = []
+    if window:
+        yield window

@@ -1,0 +1,221 @@
+"""What all export formats share: the header, the documents, how an export appears whole, how it is read back."""
+
+import json
+import secrets
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import codeczoo
+from codeczoo.core.config import build
+from codeczoo.core.errors import CodeczooError, FormatError, InputError, WeightsError
+from codeczoo.core.types import Tokens, TokenSpec
+from codeczoo.export import FORMATS
+from codeczoo.export.batches import Runner
+from codeczoo.export.patterns import Ids, Pattern, grid_of
+from codeczoo.export.sources import Sample
+from codeczoo.io.image import Fit
+
+VERSION = 1
+HEADER = "header.json"
+
+
+@dataclass(frozen=True)
+class Document:
+    """One exported file.
+
+    Args:
+        id: its path below the input folder, without suffix.
+        size: of each sample as the codec got it, (H, W) for images.
+        grid: sizes of the position axes, see `patterns.grid_of`.
+        fit: how the picture was fitted to the codec; None where the codec takes any size.
+        sha256: of the input file's bytes, hex.
+    """
+
+    id: str
+    size: tuple[int, ...]
+    grid: tuple[int, ...]
+    fit: Fit | None
+    sha256: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; `from_dict` is the inverse."""
+        fit = None if self.fit is None else self.fit.to_dict()
+        return {"id": self.id, "size": [*self.size], "grid": [*self.grid], "fit": fit, "sha256": self.sha256}
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "Document":
+        """Raises FormatError when `values` is not what `to_dict` made."""
+        try:
+            fit = None if values["fit"] is None else Fit.from_dict(values["fit"])
+            return Document(values["id"], tuple(values["size"]), tuple(values["grid"]), fit, values["sha256"])
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"not a document of an export: {error}") from None
+
+
+class Writer(ABC):
+    """Writes documents into a folder that nobody reads yet.
+
+    Args:
+        folder: exists and is empty.
+        dtype: one of codeczoo.export.DTYPES, large enough for every id.
+    """
+
+    def __init__(self, folder: Path, dtype: str) -> None:
+        self.folder, self.dtype = folder, dtype
+        self.documents = self.tokens = 0
+        self._inputs = sha256()
+
+    def add(self, document: Document, ids: Ids) -> None:
+        """Appends one document."""
+        self.documents += 1
+        self.tokens += len(ids)
+        self._inputs.update(f"{document.sha256} {document.id}\n".encode())
+        self._add(document, ids)
+
+    def close(self, header: dict[str, Any]) -> dict[str, Any]:
+        """Finishes all files; returns the header with the counts, which also stands in header.json."""
+        counts = {"dtype": self.dtype, "documents": self.documents, "tokens": self.tokens}
+        header = header | counts | {"inputs_sha256": self._inputs.hexdigest()}
+        self._close(json.dumps(header))
+        (self.folder / HEADER).write_text(json.dumps(header, indent=2) + "\n")
+        return header
+
+    @abstractmethod
+    def _add(self, document: Document, ids: Ids) -> None: ...
+
+    @abstractmethod
+    def _close(self, header: str) -> None: ...
+
+
+class Reader(ABC):
+    """An export, read back: documents by number, lazily.
+
+    Args:
+        folder: of the export.
+        header: content of its header.json.
+    """
+
+    def __init__(self, folder: Path, header: dict[str, Any]) -> None:
+        self.folder, self.header = folder, header
+        self.spec = TokenSpec.from_dict(header["spec"])
+        self.pattern: Pattern = build(header["pattern"] | {"spec": self.spec}, allow=("codeczoo.export.patterns.",))
+
+    def __len__(self) -> int:
+        return int(self.header["documents"])
+
+    @abstractmethod
+    def ids(self, i: int) -> NDArray[Any]:
+        """Ids (L,) of document i, in the type they are stored in."""
+
+    @abstractmethod
+    def document(self, i: int) -> Document:
+        """What is known of document i besides its ids."""
+
+    def tokens(self, i: int) -> Tokens:
+        """Document i as the tokens that were exported: `codec.decode(reader.tokens(i))`."""
+        document = self.document(i)
+        try:
+            return self.pattern.tokens(self.ids(i).astype(np.int64), document.size, document.grid)
+        except CodeczooError as error:
+            raise FormatError(f"{self.folder}: document {i} ({document.id}): {error}") from None
+
+    def check_codec(self, weights_hash: str) -> None:
+        """Raises WeightsError unless these are the weights that the tokens were made with."""
+        if weights_hash != self.header["weights_hash"]:
+            made = f"{self.header['codec']} (weights {self.header['weights_hash']})"
+            raise WeightsError(f"{self.folder} was made with {made}, not with weights {weights_hash}")
+
+    def _number(self, i: int) -> int:
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"document {i} of {len(self)}")
+        return i % len(self)
+
+
+def header_of(runner: Runner, pattern: Pattern, format_: str) -> dict[str, Any]:
+    """Everything of the header that is known before the first document."""
+    vocabulary, spec = pattern.vocabulary, pattern.spec
+    edges = vocabulary.edges.tolist()
+    return {
+        "version": VERSION,
+        "codeczoo": codeczoo.__version__,
+        "format": format_,
+        "codec": runner.name,
+        "weights_hash": runner.weights_hash,
+        "spec": spec.to_dict(),
+        "pattern": pattern.to_dict(),
+        "vocab_size": vocabulary.size,
+        "codebooks": [
+            {"stream": int(s), "first_id": a, "size": b - a}
+            for s, (a, b) in zip(vocabulary.stream, pairwise(edges), strict=True)
+        ],
+        "special_ids": vocabulary.special,
+    }
+
+
+def dtype_for(vocab_size: int, wanted: str = "auto") -> str:
+    """`wanted`, or for "auto" the smaller of uint16 and uint32 that holds every id. Raises InputError if none does."""
+    if wanted == "auto":
+        wanted = "uint16" if vocab_size <= 2**16 else "uint32"
+    most = int(np.iinfo(wanted).max) + 1
+    if vocab_size > most:
+        raise InputError(f"{wanted} holds ids below {most}, this vocabulary has {vocab_size}")
+    return wanted
+
+
+@contextmanager
+def atomic_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Gives a hidden empty sibling folder; it becomes `path` when the block succeeds, else it goes.
+
+    Raises:
+        InputError: `path` is there already and not to be overwritten, or cannot be written.
+    """
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists; choose another folder or give --overwrite")
+    if path.exists() and not (path / HEADER).is_file():
+        raise InputError(f"{path} exists and is no export; it is not overwritten")
+    temporary, old = (path.parent / f".{secrets.token_hex(8)}.{kind}" for kind in ("partial", "old"))
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def read(path: str | Path) -> Reader:
+    """Opens an export of any format. Raises InputError, FormatError."""
+    folder = Path(path)
+    try:
+        header = json.loads((folder / HEADER).read_text())
+        version, format_ = header["version"], header["format"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{folder}: no export here (no {HEADER})") from None
+    except (ValueError, KeyError, TypeError):
+        raise FormatError(f"{folder / HEADER}: not the header of an export") from None
+    if version != VERSION or format_ not in FORMATS:
+        raise FormatError(f"{folder}: export of version {version}, format {format_}; this codeczoo reads "
+                          f"version {VERSION}, formats {', '.join(FORMATS)}")
+    return import_module(f"codeczoo.export.{format_}").Reader(folder, header)
+
+
+def document_of(sample: Sample) -> Document:
+    """What is recorded of an encoded file."""
+    assert sample.tokens is not None
+    size = tuple(sample.tokens.size[0].tolist())
+    return Document(sample.found.stem.as_posix(), size, tuple(grid_of(sample.tokens)), sample.fit, sample.sha256)
