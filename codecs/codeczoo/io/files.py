@@ -5,7 +5,7 @@ import os
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
@@ -42,7 +42,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def find(paths: Iterable[str | Path], suffixes: Sequence[str]) -> list[Found]:
@@ -106,10 +107,10 @@ def _unreadable(error: OSError) -> None:
 
 
 def _distinct(found: list[Found]) -> list[Found]:
-    """The same files with stems that differ, also on file systems that do not tell upper from lower case."""
+    """The same files with stems that differ."""
     stems, level = [f.stem for f in found], [0] * len(found)
     while True:
-        keys = [str(stem).casefold() for stem in stems]
+        keys = [os.path.normcase(stem) for stem in stems]
         count = Counter(keys)
         if len(count) == len(stems):
             return [Found(f.path, stem) for f, stem in zip(found, stems, strict=True)]
@@ -124,7 +125,9 @@ def _distinct(found: list[Found]) -> list[Found]:
 
 
 def _longer(found: Found, level: int) -> Path:
-    """The stem with its suffix (level 1) and `level - 1` more parent folders in front."""
+    """The stem with its suffix (level 1) and `level - 1` more parent folders in front. Raises InputError for too many."""
     stem = found.stem.with_name(found.path.name)
-    parts = found.path.absolute().parts[1:]
-    return Path(*parts[-min(len(parts), len(stem.parts) + level - 1) :])
+    parts = Path(os.path.abspath(found.path)).parts[1:]  # noqa: PTH100, `..` must not lead out of the output folder
+    if level > len(parts) + 1:  # Links and `..` can make one path of two files.
+        raise InputError(f"{found.path}: its output cannot be told from that of another input")
+    return Path(*parts[-(len(stem.parts) + level - 1) :])

@@ -1,0 +1,345 @@
+"""The .cz format: exact round trips, small files, and nothing but FormatError out of broken ones."""
+
+import bisect
+import json
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import constriction
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codeczoo.core.errors import FormatError, InputError
+from codeczoo.core.types import StreamSpec, Tokens, TokenSpec
+from codeczoo.io import entropy, header, tokens
+
+QUICK = settings(max_examples=60, deadline=None)
+HASH = "0f3a9b1c2d4e5f67"
+FIT = {"mode": "resize", "original": [533, 400], "size": [256, 256]}
+ONE_D = TokenSpec(
+    "image", "image", (StreamSpec((4096,), ("position",), (256,), 256),), ("positions",), input_size=(256, 256)
+)
+
+
+def one_d_tokens(n: int, seed: int = 0) -> Tokens:
+    codes = torch.randint(0, 4096, (1, 1, n), generator=torch.Generator().manual_seed(seed))
+    return Tokens(ONE_D, (codes,), torch.tensor([[256, 256]]))
+
+
+def dumps(t: Tokens) -> bytes:
+    return tokens.dumps(t, codec="one_d_piece_s256", weights_hash=HASH, fit=FIT)
+
+
+def assert_same(read: Tokens, written: Tokens) -> None:
+    assert read.spec == written.spec
+    assert read.sample_rate == written.sample_rate
+    assert torch.equal(read.size, written.size)
+    assert len(read.streams) == len(written.streams)
+    for s, (a, b) in enumerate(zip(read.streams, written.streams, strict=True)):
+        assert a.dtype == torch.int64
+        assert a.shape == b.shape
+        assert torch.equal(read.stream_lengths(s), written.stream_lengths(s))
+    for i in range(written.batch):
+        for a, b in zip(read[i].streams, written[i].streams, strict=True):
+            assert torch.equal(a, b)
+
+
+@st.composite
+def any_tokens(draw: st.DrawFn) -> Tokens:
+    vocab = st.one_of(st.integers(1, 300), st.integers(2, 2**18), st.sampled_from([2**18 + 1, 64000, 2**36, 2**62]))
+    batch, n_axes = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    seed, skew = draw(st.integers(0, 2**32 - 1)), draw(st.sampled_from([1, 4, 30]))
+    random = np.random.default_rng(seed)
+    specs, streams, lengths = [], [], []
+    for s in range(draw(st.integers(1, 3))):
+        vocab_sizes = tuple(draw(st.lists(vocab, min_size=1, max_size=8)))
+        shape = [draw(st.integers(0 if axis == 0 else 1, (300, 5, 4)[axis])) for axis in range(n_axes)]
+        axes = ("time", "row", "column")[:n_axes]
+        specs.append(StreamSpec(vocab_sizes, axes, (None,) * n_axes, draw(st.floats(0, 100)), f"s{s}"))
+        kept = vocab_sizes[: draw(st.integers(1, len(vocab_sizes)))]
+        uniform = random.random((batch, len(kept), *shape))
+        sizes = np.array(kept).reshape(1, -1, *[1] * n_axes)
+        codes = np.minimum((uniform**skew * sizes).astype(np.int64), sizes - 1)
+        streams.append(torch.from_numpy(codes))
+        lengths.append(torch.from_numpy(random.integers(0, shape[0] + 1, batch)))
+    spec = TokenSpec("video", "second", tuple(specs), draw(st.sampled_from([(), ("codebooks", "streams")])))
+    n_streams = draw(st.integers(1, len(streams)))
+    size = torch.from_numpy(random.integers(1, 2000, (batch, 3)))
+    ragged = tuple(lengths[:n_streams]) if draw(st.booleans()) else None
+    return Tokens(spec, tuple(streams[:n_streams]), size, ragged, draw(st.sampled_from([None, 24.0, 30000 / 1001])))
+
+
+@QUICK
+@given(any_tokens(), st.text(max_size=30))
+def test_round_trip(written: Tokens, name: str) -> None:
+    data = tokens.dumps(written, codec=name, weights_hash=HASH, fit=FIT)
+    read = tokens.read(data)
+    assert_same(read.tokens, written)
+    assert (read.header.codec, read.header.weights_hash, read.header.fit) == (name, HASH, FIT)
+    assert read.header == tokens.read_header(data)
+    assert read.header.total_bytes == len(data)
+
+
+BASE = [dumps(one_d_tokens(n)) for n in (1, 32, 256)]
+BASE.append(dumps(replace(one_d_tokens(256), streams=(one_d_tokens(256).codes.clamp(max=3).repeat(1, 1, 9),))))
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(BASE), st.data())
+def test_damage_is_a_format_error(data: bytes, draw: st.DataObject) -> None:
+    at = draw.draw(st.integers(0, len(data) - 1))
+    damaged = draw.draw(
+        st.one_of(
+            st.just(data[:at]),
+            st.integers(1, 255).map(lambda flip: data[:at] + bytes([data[at] ^ flip]) + data[at + 1 :]),
+            st.binary(min_size=1, max_size=9).map(lambda extra: data[:at] + extra + data[at:]),
+            st.integers(1, 9).map(lambda n: data[:at] + data[at + n :]),
+            st.binary(max_size=200),
+            st.binary(max_size=200).map(lambda tail: tokens.MAGIC + b"\1" + tail),
+        ).filter(lambda changed: changed != data)
+    )
+    with pytest.raises(FormatError):
+        tokens.read(damaged)
+    with pytest.raises(FormatError):
+        tokens.read_header(damaged)
+
+
+def sealed(front: bytes, payload: bytes) -> bytes:
+    """A file with a right checksum, whatever is in it: what someone hostile would send."""
+    body = tokens._varint(len(front)) + front + payload
+    data = tokens.MAGIC + b"\1" + tokens._varint(len(body) + 4) + body
+    return data + zlib.crc32(data).to_bytes(4, "little")
+
+
+def deflated(text: bytes) -> bytes:
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, header.DICTIONARY)
+    return deflate.compress(text) + deflate.flush()
+
+
+def plain_header(shapes: list, **changes: object) -> dict:
+    values = {"codec": "c", "weights_hash": HASH, "spec": ONE_D.to_dict(), "shapes": shapes, "size": [[256, 256]]}
+    return values | changes
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@QUICK
+@given(st.data())
+def test_hostile_header_with_a_right_checksum(draw: st.DataObject) -> None:
+    values = plain_header([[1, 4]], lengths=[[4]], sample_rate=None, fit=None)
+    place = draw.draw(st.sampled_from([(k,) for k in values] + [("spec", k) for k in values["spec"]]))
+    target = values
+    for key in place[:-1]:
+        target = target[key]
+    target[place[-1]] = draw.draw(JSON)
+    blocks = tokens._varint(7) + b"\0" + bytes(6)
+    try:
+        read = tokens.read(sealed(deflated(json.dumps(values).encode()), blocks))
+    except FormatError:
+        return
+    assert read.tokens.codes.shape == (1, 1, 4)
+
+
+@QUICK
+@given(st.integers(0, 5), st.integers(1, 500), st.sampled_from([2, 3, 1000, 4096]), st.binary(max_size=60))
+def test_hostile_payload_with_a_right_checksum(tag: int, count: int, vocab_size: int, junk: bytes) -> None:
+    spec = replace(ONE_D, streams=(StreamSpec((vocab_size,), ("position",), (None,), 1),))
+    front = deflated(json.dumps(plain_header([[1, count]], spec=spec.to_dict())).encode())
+    block = bytes([tag]) + junk
+    try:
+        codes = tokens.read(sealed(front, tokens._varint(len(block)) + block)).tokens.codes
+    except FormatError:
+        return
+    assert codes.shape == (1, 1, count)
+    assert 0 <= codes.min() <= codes.max() < vocab_size
+
+
+@pytest.mark.parametrize(
+    "front",
+    [
+        deflated(json.dumps(plain_header([[1, 2**40]])).encode()),  # a terabyte of codes
+        deflated(json.dumps(plain_header([[1, 2**20]], size=[[1, 1]] * 64, lengths=[[0] * 64])).encode()),  # of padding
+        deflated(b"[" * 100_000),
+        deflated(b" " * 2**24),  # a bomb: 16 MB in 16 kB
+        deflated(b"{}"),
+        deflated(b"\xff"),
+        b"",
+    ],
+)
+def test_hostile_sizes_are_refused(front: bytes) -> None:
+    with pytest.raises(FormatError):
+        tokens.read(sealed(front, b"\x02\x01\x00"))
+
+
+def test_each_fault_has_its_own_message(tmp_path: Path) -> None:
+    data, path = dumps(one_d_tokens(32)), tmp_path / "a.cz"
+    cases = {
+        b"": "empty",
+        b"\x89PNG\r\n\x1a\n" + data: "not a .cz",
+        data[:50]: "truncated: 50 of",
+        data[:3]: "truncated",
+        data[:4] + b"\2" + data[5:]: "newer",
+        data[:60] + b"x" + data[61:]: "checksum",
+        data + b"x": "corrupt",
+    }
+    for content, message in cases.items():
+        path.write_bytes(content)
+        with pytest.raises(FormatError, match=message) as caught:
+            tokens.read(path)
+        assert str(caught.value).startswith(str(path))
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="No such file"):
+        tokens.read(tmp_path / "b.cz")
+
+
+def test_wrong_codec() -> None:
+    about = tokens.read_header(dumps(one_d_tokens(1)))
+    tokens.check_codec(about, "one_d_piece_s256", HASH)
+    tokens.check_codec(about, "renamed", HASH)
+    with pytest.raises(FormatError, match="other weights"):
+        tokens.check_codec(about, "one_d_piece_s256", "f" * 16)
+    with pytest.raises(FormatError, match="codec one_d_piece_s256"):
+        tokens.check_codec(about, "titok_s128", "f" * 16)
+
+
+def test_cannot_write_what_cannot_be_read() -> None:
+    with pytest.raises(InputError, match="outside"):
+        dumps(replace(one_d_tokens(1), streams=(torch.full((1, 1, 1), 4096),)))
+    with pytest.raises(InputError, match="header"):
+        tokens.dumps(one_d_tokens(1), codec="x", weights_hash=HASH, fit={"a": float("nan")})
+    with pytest.raises(InputError, match="size in the header"):
+        dumps(Tokens(ONE_D, (torch.zeros(0, 1, 4, dtype=torch.int64),), torch.zeros(0, 2, dtype=torch.int64)))
+
+
+def test_write_is_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.cz"
+    n = tokens.write(path, one_d_tokens(32), codec="c", weights_hash=HASH)
+    assert path.stat().st_size == n
+    with pytest.raises(InputError):
+        tokens.write(path, replace(one_d_tokens(1), streams=(torch.full((1, 1, 1), -1),)), codec="c", weights_hash=HASH)
+    assert tokens.read(path).tokens.codes.shape == (1, 1, 32)
+    assert [p.name for p in path.parent.iterdir()] == ["a.cz"]
+
+
+def test_files_are_small() -> None:
+    for n in (32, 256):
+        data = dumps(one_d_tokens(n))
+        assert len(data) <= n * 12 // 8 + 60
+        assert tokens.read_header(data).payload_bytes == n * 12 // 8 + 2 + (n > 84)
+
+
+def test_padding_takes_no_bytes() -> None:
+    short = one_d_tokens(32)
+    padded = replace(short, streams=(torch.cat([short.codes, torch.full((1, 1, 224), 7)], 2),))
+    padded = replace(padded, lengths=(torch.tensor([32]),))
+    a, b = tokens.read_header(dumps(short)), tokens.read_header(dumps(padded))
+    assert a.payload_bytes == b.payload_bytes
+
+
+def test_golden_file() -> None:
+    """Files written by version 1 stay readable, and mean the same codes."""
+    codes = torch.tensor([[[(i * i * 37 + 11 * i) % 4096 for i in range(12)]]])
+    data = bytes.fromhex(GOLDEN)
+    read = tokens.read(data)
+    assert torch.equal(read.tokens.codes, codes)
+    assert read.tokens.spec == ONE_D
+    assert (read.header.codec, read.header.weights_hash, read.header.fit) == ("one_d_piece_s256", HASH, FIT)
+
+
+@pytest.mark.parametrize("block", range(3))
+def test_golden_blocks(block: int) -> None:
+    """The same for the range-coded blocks: their tables, runs and priors are part of the format."""
+    codes = [i * i % 5 for i in range(150)]
+    assert entropy.expand(bytes.fromhex(GOLDEN_BLOCKS[block]), 5, 150).tolist() == codes
+
+
+def codes_of(vocab_size: int, count: int, skew: float, seed: int = 0) -> np.ndarray:
+    uniform = np.random.default_rng(seed).random(count)
+    return np.minimum((uniform**skew * vocab_size).astype(np.int64), vocab_size - 1)
+
+
+@QUICK
+@given(st.integers(2, 2**18), st.integers(1, 3000), st.sampled_from([1, 3, 40]), st.integers(0, 3))
+def test_every_coding_round_trips(vocab_size: int, count: int, skew: float, tag: int) -> None:
+    codes = codes_of(vocab_size, count, skew)
+    coding = entropy.CODINGS[tag]
+    assert np.array_equal(coding.decode(coding.encode(codes, vocab_size), vocab_size, count), codes)
+    assert len(entropy.compress(codes, vocab_size)) <= 1 + len(coding.encode(codes, vocab_size))
+
+
+@pytest.mark.parametrize(
+    ("vocab_size", "count", "skew", "tag"), [(4096, 256, 1, 0), (5, 3000, 1, 1), (1024, 10**6, 5, 2), (16, 5000, 4, 3)]
+)
+def test_the_fitting_coding_wins_near_the_entropy(vocab_size: int, count: int, skew: float, tag: int) -> None:
+    codes = codes_of(vocab_size, count, skew)
+    block = entropy.compress(codes, vocab_size)
+    p = np.bincount(codes) / count
+    bits = -(p[p > 0] * np.log2(p[p > 0])).sum() * count if skew > 1 else count * np.log2(vocab_size)
+    assert block[0] == tag
+    assert len(block) * 8 <= 1.01 * bits + 8 * 32
+
+
+@pytest.mark.parametrize("vocab_size", [2, 3, 1000, 4096, 2**18])
+def test_range_coding_is_integer_arithmetic(vocab_size: int) -> None:
+    """The decoder of docs/format.md, integers only and without the library, reads what the library wrote."""
+    codes = codes_of(vocab_size, 500, 4)
+    counts = np.bincount(codes, minlength=vocab_size)
+    total, room = sum(map(int, counts)), 2**24 - vocab_size
+    free = [int(n) * room // total for n in counts]
+    free[int(np.argmax(counts))] += room - sum(free)
+    edges = [0]
+    for weight in free:
+        edges.append(edges[-1] + weight + 1)
+    assert edges[-1] == 2**24
+    words = np.frombuffer(entropy._range_encode([(codes, entropy._model(counts))]), "<u4").tolist() + [0] * 4
+    lower, span, point, at, mask = 0, 2**64 - 1, words[0] << 32 | words[1], 2, 2**64 - 1
+    for code in codes:
+        unit = span >> 24
+        found = bisect.bisect_right(edges, ((point - lower) & mask) // unit) - 1
+        assert found == code
+        lower, span = (lower + unit * edges[found]) & mask, unit * (edges[found + 1] - edges[found])
+        if span < 2**32:
+            lower, span, point = lower << 32 & mask, span << 32, (point << 32 & mask) | words[at]
+            at += 1
+
+
+def test_models_do_not_depend_on_float_precision() -> None:
+    codes = codes_of(1000, 2000, 3)
+    counts = np.bincount(codes, minlength=1000)
+    free = counts * (2**24 - 1000) // counts.sum()
+    free[np.argmax(counts)] += 2**24 - 1000 - free.sum()
+    words = []
+    for dtype in (np.float32, np.float64):
+        encoder = constriction.stream.queue.RangeEncoder()
+        encoder.encode(codes.astype(np.int32), constriction.stream.model.Categorical(free.astype(dtype), perfect=False))
+        words.append(encoder.get_compressed().astype("<u4").tobytes())
+    assert words[0] == words[1] == entropy._range_encode([(codes, entropy._model(counts))])
+
+
+def test_the_document_holds_the_dictionary() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "format.md").read_text(encoding="utf-8")
+    assert f"{zlib.crc32(header.DICTIONARY):08x}" in page
+    assert f"{len(header.DICTIONARY)} bytes" in page
+    assert f"of version {tokens.VERSION}" in page
+
+
+GOLDEN = (
+    "ab637a0a01402743843de1803648334eb44c324c364a3149354d33331f19016f684476b89b1a1beb9818600d770013000000"
+    "300aa16e27c3d4576762998c18ee21f64a7ea1e2"
+)
+
+GOLDEN_BLOCKS = (
+    "0109a52814becd631c6ebd6cc6436cda8d4a931a896d37661cd3cef6a267de7be8eb5d5504c7928792be1b8aad",
+    "020f00000078da9363b06100011b0600038e0097e73f3e1c4bf8a7a12bb29b2edcb37ade87c322effa415ca2cc0b474f4c61"
+    "cf60",
+    "0301a4a528147a8d03c8e294797dcafaa8865f635f72c41ba6700f8a4638f800ee5275640c5b",
+)
