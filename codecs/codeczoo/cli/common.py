@@ -151,6 +151,6 @@ class Report:
             seconds = round(monotonic() - self._start, 3)
             say(json.dumps({what: self.done, **facts, "failed": self.failed, "seconds": seconds}))
         else:
-            parts = [f"{self.done} {what}", *(f"{value} {name}" for name, value in facts.items() if value)]
-            say(", ".join(parts + ([f"{len(self.failed)} failed"] if self.failed else [])))
+            parts = [f"{self.done} {what}", *(f"{name} {value}" for name, value in facts.items() if value)]
+            say(", ".join(parts + ([f"failed {len(self.failed)}"] if self.failed else [])))
         return 1 if self.failed else 0
