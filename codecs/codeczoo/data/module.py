@@ -1,5 +1,6 @@
 """What all data modules share: loaders, exact resume, and the count of skipped samples."""
 
+import signal
 from collections.abc import Iterator
 from logging import getLogger
 from typing import Any, Protocol
@@ -25,6 +26,13 @@ class Indexed(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, draw: Draw) -> Any: ...
+
+
+def leave_signals_to_parent(worker: int) -> None:
+    """Ctrl-C and Slurm's SIGUSR1 reach workers too; the training process must still get the batches to end its step."""
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 class Loader(DataLoader[Batch]):
@@ -91,6 +99,7 @@ class PictureModule(LightningDataModule):
             collate_fn=collate,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            worker_init_fn=leave_signals_to_parent,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -101,6 +110,7 @@ class PictureModule(LightningDataModule):
             batch_size=None,
             num_workers=workers,
             persistent_workers=workers > 0,
+            worker_init_fn=leave_signals_to_parent,
             pin_memory=torch.cuda.is_available(),
         )
 

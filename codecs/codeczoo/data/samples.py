@@ -28,7 +28,7 @@ def collate(samples: Sequence[Sample | None]) -> Batch:
     if not good:
         raise InputError(f"none of the {len(samples)} pictures of a batch can be used; see the warnings")
     batch: Batch = {key: [sample[key] for sample in good] for key in good[0]}
-    batch["x"] = to_float(torch.stack(batch["x"]))  # (B, 3, H, W)
+    batch["x"] = to_float(torch.stack([x.contiguous() for x in batch["x"]]))  # (B, 3, H, W)
     return batch
 
 

@@ -47,7 +47,10 @@ class ShardReader:
         return int(self.counts.sum())
 
     def raw(self, shard: str) -> Iterator[dict[str, Any]]:
-        """The undecoded samples of one shard, up to where it is damaged. Raises InputError when it cannot be opened."""
+        """The undecoded samples of one shard, up to where it is damaged. Raises InputError when it cannot be opened.
+
+        A shard that was cut exactly between two files looks whole: tar archives do not say how long they are.
+        """
         try:
             yield from wds.tarfile_to_samples()([{"url": shard}])
         except (tarfile.TarError, EOFError, zlib.error, ValueError) as error:

@@ -63,7 +63,7 @@ class TrainingShards(IterableDataset[Batch]):
                     fruitless = 0
                     yield sample
             if fruitless == FRUITLESS:
-                raise InputError(f"no usable sample in {fruitless} passes over the shards, the last began with {mine[0]}")
+                raise InputError(f"no usable sample in {fruitless} passes over the shards, the last from {mine[0]}")
 
 
 class ValidationShards(IterableDataset[Batch]):
