@@ -128,8 +128,8 @@ class Flat(Pattern):
     def _sample(self, row: Ids, place: int, grid: Sequence[int] | None) -> tuple[torch.Tensor, ...]:
         """The streams of one sample, (1, K, *S) each; `place` of its first id is for messages."""
         book = np.searchsorted(self.vocabulary.edges, row, side="right") - 1  # -1 and n are no codebooks
-        streams: list[torch.Tensor] = []
-        done, axes = 0, list(grid or ())
+        streams: list[Ids] = []
+        done = 0
         for s in range(len(self.spec.streams)):
             books = np.flatnonzero(self.vocabulary.stream == s)
             mine = book[done : done + _run((book[done:] >= books[0]) & (book[done:] <= books[-1]))]
@@ -140,14 +140,17 @@ class Flat(Pattern):
             if right < len(mine) or right % k:
                 done += right
                 break
-            shape = self._shape(s, len(mine) // k, axes)
-            codes = (row[done : done + right] - self.vocabulary.edges[mine]).reshape(-1, k).T  # (P * K,) -> (K, P)
-            streams.append(torch.from_numpy(codes.copy()).view(1, k, *shape))
+            codes = row[done : done + right] - self.vocabulary.edges[mine]
+            streams.append(codes.reshape(-1, k).T)  # (P * K,) -> (K, P)
             done += right
         if done < len(row) or not streams:
             found = f"id {row[done]}" if done < len(row) else "the end of the sample"
             raise FormatError(f"place {place + done}: {found} does not belong there")
-        return tuple(streams)
+        axes = list(grid or ())
+        return tuple(
+            torch.from_numpy(codes.copy()).view(1, len(codes), *self._shape(s, codes.shape[1], axes))  # (1, K, *S)
+            for s, codes in enumerate(streams)
+        )
 
     def _shape(self, stream: int, positions: int, axes: list[int]) -> list[int]:
         """Takes the sizes of one stream's position axes from the front of `axes`, else from the spec."""
