@@ -393,7 +393,7 @@ def test_too_few_shards_missing_shards_and_damaged_shards(shards: str, tmp_path:
     (tmp_path / "half.tar").write_bytes((tmp_path / "set-0.tar").read_bytes()[:end])
     module = shard_module(shards, val_urls=str(tmp_path / "half.tar"))
     keys = [key for batch in module.val_dataloader() for key in batch["key"]]
-    assert keys == ["000", "001", "002"]
+    assert keys == ["000", "001"]  # 002 might have had more files
     assert module.skipped == 1
     (tmp_path / "bad.tar").write_bytes(b"not a tar file" * 100)
     with pytest.raises(InputError, match="no usable sample"):

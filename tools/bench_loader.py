@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--codec", type=Path, help="YAML tree or weights of a codec, for the step-only rate")
     parser.add_argument("--batches", type=int, default=50, help="batches to time (default 50)")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     try:
         result = measure(args.data, args.overrides, args.codec, args.batches)
     except CodeczooError as error:
