@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from logging import WARNING, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def train(config: Mapping[str, Any], out: str | Path = "runs", resume: str | Non
     if unset:
         raise ConfigError(f"recipe {config['name']}: still to be set: {', '.join(f'{key}=...' for key in unset)}")
     checkpoint = None if resume is None else find_checkpoint(Path(out) / config["name"], resume)
+    getLogger("lightning.pytorch").setLevel(WARNING)  # no advertisements
     seed_everything(config["seed"], workers=False, verbose=False)
     task = build_task(config)
     data = build(config["data"], ALLOW, "data")
@@ -74,6 +76,8 @@ def _fit(
         # The data modules keep their place themselves, which Lightning cannot see.
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # frozen parts
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own
         try:
             trainer.fit(task, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=False)
         except Interrupted:

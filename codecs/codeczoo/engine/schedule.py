@@ -28,8 +28,8 @@ def warmup_cosine(optimizer: Optimizer, warmup: int, steps: int, end: float = 0.
         steps: total, rise included; the rate stays at `end` after them.
         end: last rate, as a share of the highest.
     """
-    if not 0 <= warmup <= steps:
-        raise ConfigError(f"schedule: warmup must be 0..steps ({steps}), got {warmup}")
+    if warmup < 0 or steps < 1:
+        raise ConfigError(f"schedule: warmup must be at least 0 and steps at least 1, got {warmup} and {steps}")
 
     def factor(step: int) -> float:
         if step < warmup:
