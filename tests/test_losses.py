@@ -152,9 +152,9 @@ def test_pretrained_terms_leave_no_trace_in_checkpoints(files: tuple[Path, Path,
 
 
 def test_missing_and_wrong_weights_say_what_to_do(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match=r"no file nowhere\.pth.*torch\.save\(lpips\.LPIPS.*~objective\.terms"):
+    with pytest.raises(MissingError, match=r"no file nowhere\.pth.*torch\.save\(lpips\.LPIPS.*objective=plain"):
         LPIPS("nowhere.pth")
-    with pytest.raises(MissingError, match=r"no path is given.*convnext_small\(.*~objective\.terms"):
+    with pytest.raises(MissingError, match=r"no path is given.*convnext_small\(.*objective=plain"):
         ConvNeXtLogits(None)
     with pytest.raises(WeightsError, match="heads"):
         LPIPS(files[0])  # VGG16 without its heads

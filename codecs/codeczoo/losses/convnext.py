@@ -12,9 +12,8 @@ from codeczoo.losses.frozen import Frozen, pretrained
 
 HOW = (
     "Get the file with `python -c \"import torch, torchvision; torch.save(torchvision.models.convnext_small("
-    "weights='IMAGENET1K_V1').state_dict(), 'convnext_small.pth')\"` and give it as weights=convnext_small.pth, "
-    "or train without it: codeczoo train ... '~objective.terms.NAME' '~objective.weights.NAME' "
-    "with the term's NAME in the recipe."
+    "weights='IMAGENET1K_V1').state_dict(), 'convnext_small.pth')\"` and give its path as the term's `weights`, "
+    "or train without it: objective=titok_stage2_plain or objective=plain."
 )
 
 

@@ -15,9 +15,8 @@ CONVS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)
 UNUSED = (r"^classifier\.", r"^lins\.", r"^scaling_layer\.")
 HOW = (
     "Get the one file with `pip install lpips && python -c \"import lpips, torch; "
-    "torch.save(lpips.LPIPS(net='vgg').state_dict(), 'lpips_vgg.pth')\"` and give it as weights=lpips_vgg.pth, "
-    "or train without it: codeczoo train ... '~objective.terms.NAME' '~objective.weights.NAME' "
-    "with the term's NAME in the recipe."
+    "torch.save(lpips.LPIPS(net='vgg').state_dict(), 'lpips_vgg.pth')\"` and give its path as the term's `weights`, "
+    "or train without it: objective=plain."
 )
 
 
