@@ -126,7 +126,8 @@ def write(folder: Path, format_: str, documents: list[Tokens], dtype: str = "aut
         writer = FORMATS[format_](temporary, dataset.dtype_for(pattern.vocabulary.size, dtype))
         for i, tokens in enumerate(documents):
             fit = Fit("resize", (40 + i, 30), (32, 32)) if i % 2 else None
-            about = Document(f"folder/ünï {i}", tuple(tokens.size[0].tolist()), tuple(grid_of(tokens)), fit, f"{i:064x}")
+            size, grid = tuple(tokens.size[0].tolist()), tuple(grid_of(tokens))
+            about = Document(f"folder/ünï {i}", size, grid, fit, f"{i:064x}")
             writer.add(about, pattern.ids(tokens))
         writer.close(dataset.header_of(runner, pattern, format_))
 
@@ -140,7 +141,8 @@ def test_export_reads_back_exactly(tmp_path: Path, format_: str, monkeypatch: py
     assert len(reader) == 11 and reader.header["tokens"] == sum(len(reader.ids(i)) for i in range(11))
     for i in [10, 0, 5, 3, -1]:
         assert same(reader.tokens(i), documents[i])
-    assert reader.document(3) == Document("folder/ünï 3", (32, 32), (4,), Fit("resize", (43, 30), (32, 32)), f"{3:064x}")
+    fit = Fit("resize", (43, 30), (32, 32))
+    assert reader.document(3) == Document("folder/ünï 3", (32, 32), (4,), fit, f"{3:064x}")
     assert reader.document(4).fit is None
     with pytest.raises(IndexError):
         reader.ids(11)
