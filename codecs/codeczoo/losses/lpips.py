@@ -24,7 +24,6 @@ class LPIPS(MediaTerm):
     """Learned perceptual distance of pictures in [0, 1], averaged over the batch.
 
     Source: Zhang et al. 2018 (arXiv 1801.03924), github.com/richzhang/PerceptualSimilarity version 0.1, net "vgg".
-    Differs: the gradient at positions without any active feature is 0 where the original's is NaN.
 
     Args:
         weights: local file with either the whole of `lpips.LPIPS(net="vgg").state_dict()`, or torchvision's VGG16
@@ -78,7 +77,6 @@ class LPIPSNetwork(nn.Module):
             h = nn.functional.max_pool2d(h, 2) if i else h
             for conv in stage:  # type: ignore[attr-defined]
                 h = conv(h).relu()
-            # vector_norm has gradient 0 at 0, where sqrt(sum of squares) has NaN.
             found.append(h / (torch.linalg.vector_norm(h, dim=1, keepdim=True) + 1e-10))
         return found
 
