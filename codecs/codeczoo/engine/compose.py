@@ -77,7 +77,8 @@ def _hydra(recipe: str, overrides: list[str]) -> dict[str, Any]:
             composed = hydra_compose(name, overrides=[*overrides, f"hydra.searchpath={search}"])
             return dict(plain(OmegaConf.to_container(composed, resolve=True)))
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"recipe {recipe}: {_one_line(error)}") from None
+        changes = f" with {' '.join(overrides)}" if overrides else ""
+        raise ConfigError(f"recipe {recipe}{changes}: {_one_line(error)}") from None
     finally:
         GlobalHydra.instance().clear()
 

@@ -32,6 +32,7 @@ class Recorder(Callback):
         self.folder = folder
         self.latest: dict[str, float] = {}
         self._use: CodebookUse | None = None
+        self._drawn = time.perf_counter()
         self._restart_clock()
 
     # --- speed -------------------------------------------------------------------------------------------------------
@@ -100,9 +101,19 @@ class Recorder(Callback):
             self._write(trainer, found)
             if picture is not None:
                 self._show(trainer, picture)
-            if self.folder is not None:
-                draw(self.folder / "curve.csv", self.folder / "curve.png")
+            if time.perf_counter() - self._drawn > 60:  # drawing takes a second
+                self._draw()
         self._restart_clock()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """The whole curve."""
+        if trainer.is_global_zero:
+            self._draw()
+
+    def _draw(self) -> None:
+        self._drawn = time.perf_counter()
+        if self.folder is not None and (self.folder / "curve.csv").is_file():
+            draw(self.folder / "curve.csv", self.folder / "curve.png")
 
     def _show(self, trainer: Trainer, picture: Tensor) -> None:
         for logger in trainer.loggers:
@@ -131,21 +142,24 @@ def forget_after(path: Path, step: int) -> None:
             csv.writer(file).writerows(line for line in lines if line[0] <= step)
 
 
+PANELS = ("psnr", "ssim", "codebook_use", "samples_per_s", "lr")  # by the end of a number's name; the rest are losses
+
+
 def draw(source: Path, target: Path) -> None:
-    """Every number of a curve.csv over the steps, one small plot each."""
+    """The numbers of a curve.csv over the steps, like beside like."""
     from matplotlib.figure import Figure  # half a second to import, and only here
 
-    curves: dict[str, list[tuple[int, float]]] = {}
+    panels: dict[str, dict[str, list[tuple[int, float]]]] = {"loss": {}, **{name: {} for name in PANELS}}
     for step, name, value in read_curve(source):
-        curves.setdefault(name, []).append((step, value))
-    if not curves:
-        return
-    columns = 4
-    rows = -(-len(curves) // columns)
-    figure = Figure(figsize=(4 * columns, 2.6 * rows), layout="constrained")
-    for axes, (name, points) in zip(figure.subplots(rows, columns, squeeze=False).flat, curves.items(), strict=False):
-        axes.plot(*zip(*points, strict=True))
-        axes.set_title(name, fontsize=9)
-        axes.grid(alpha=0.3)
+        kind = next((k for k in PANELS if name.partition("/")[2].startswith(k)), "loss")
+        if name not in ("val/perplexity", "train/data_wait"):
+            panels[kind].setdefault(name, []).append((step, value))
+    figure = Figure(figsize=(12, 6))
+    for axes, (kind, curves) in zip(figure.subplots(2, 3).flat, panels.items(), strict=True):
+        for name, points in curves.items():
+            axes.plot(*zip(*points, strict=True), label=name)
+        axes.set_title(kind)
+        if curves:
+            axes.legend(fontsize=7)
     with atomic(target) as temporary:
         figure.savefig(temporary, format="png", dpi=80)

@@ -1,0 +1,69 @@
+"""Two processes train as one does on the concatenated batch. One-D-Piece draws its tail drop per rank, as published, so
+its ranks differ by design; TiTok has no randomness."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("lightning")
+pytest.importorskip("hydra")
+
+import codeczoo
+
+SCRIPT = """
+import json, os, sys
+from codeczoo import zoo
+from codeczoo.engine import run
+from codeczoo.engine.compose import compose
+
+tasks = []
+build_task = run.build_task
+run.build_task = lambda config: tasks.append(build_task(config)) or tasks[-1]
+out, *overrides = sys.argv[1:]
+outcome = run.train(compose("image/titok_tiny_stage2", overrides), out)
+task = tasks[0]
+found = {
+    "step": outcome.step, "codec": zoo.weights_hash(task.codec), "batches": task.batches,
+    "all": {k: v.double().sum().item() for k, v in task.state_dict().items() if hasattr(v, "double")},
+}
+rank = os.environ.get("LOCAL_RANK", "0")
+with open(f"{out}/rank{rank}.json", "w") as file:
+    json.dump(found, file)
+"""
+# eps 1 keeps Adam linear in small gradients, so that rounding is not blown up. The quantizer is trained here.
+OVERRIDES = [
+    "trainer.max_steps=4", "trainer.val_check_interval=2", "data.workers=0", "data.n_val=7", "logger=none",
+    "adversaries.blur.start=2", "adversaries.blur.optimizer.eps=1.0", "adversaries.blur.optimizer.lr=0.1",
+    "optimizer.eps=1.0", "optimizer.lr=0.1", "schedule.warmup=0", "task.freeze=[encoder.patch_embed]", "task.clip=0.5",
+    "objective.weights.codebook=1.0", "objective.weights.commitment=0.25",
+]
+
+
+def train(folder: Path, *overrides: str) -> dict[str, dict]:
+    """What each rank of one training found, by file name."""
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script), str(folder), *OVERRIDES, *overrides]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=170)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {path.stem: json.loads(path.read_text()) for path in folder.glob("rank*.json")}
+
+
+def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
+    for name in ("two", "one"):
+        (tmp_path / name).mkdir()
+    two = train(tmp_path / "two", "trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=2", "task.accumulate=2")
+    one = train(tmp_path / "one", "data.batch_size=8")
+    assert set(two) == {"rank0", "rank1"}
+    assert two["rank0"] == two["rank1"]  # codec bit by bit; adversary, EMA and running means by their sums
+    assert two["rank0"]["step"] == one["rank0"]["step"] == 4 and two["rank0"]["batches"] == 8
+    (a,), (b,) = ([*(tmp_path / n).glob("*/*/last.safetensors")] for n in ("two", "one"))
+    left, right = codeczoo.load(a).state_dict(), codeczoo.load(b).state_dict()
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], rtol=1e-3, atol=1e-5, msg=name)
+    for name, value in one["rank0"]["all"].items():
+        assert two["rank0"]["all"][name] == pytest.approx(value, rel=1e-3, abs=1e-3), name

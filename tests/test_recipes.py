@@ -1,0 +1,94 @@
+"""Every recipe composes, checks, and builds on the meta device as its card says; every tiny one trains and loads."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+pytest.importorskip("lightning")
+pytest.importorskip("hydra")
+
+import codeczoo
+from codeczoo.core.base import Codec
+from codeczoo.engine.compose import compose, missing, recipes
+from codeczoo.engine.parts import WarmStart
+from codeczoo.engine.run import train
+
+ROOT = Path(__file__).parents[1] / "recipes"
+TINY = [name for name in recipes() if "_tiny" in name]
+PUBLISHED = {  # millions of parameters, facts/image.md section 1.4 and 3 (counted on the authors' modules)
+    "titok_s128_stage2": 83.67, "one_d_piece_s256_stage2": 83.87, "one_d_piece_b256_stage2": 205.26,
+    "one_d_piece_l256_stage2": 641.74,
+}
+STEPS = ["trainer.max_steps=3", "trainer.val_check_interval=3", "data.workers=0", "data.batch_size=4", "data.n_val=4", "logger=none"]
+
+
+def test_there_are_recipes_for_every_published_codec_and_a_tiny_twin_of_each() -> None:
+    names = {name.removeprefix("image/") for name in recipes()}
+    assert {f"titok_{s}_stage{n}" for s in ("s128", "b64", "l32") for n in (1, 2)} <= names
+    assert {f"one_d_piece_{s}256_stage{n}" for s in "sbl" for n in (1, 2)} <= names
+    assert {"titok_bl64_vq8k", "titok_bl128_vq8k", "titok_sl256_vq8k"} <= names
+    assert {"tatitok_bl32_vq", "tatitok_bl64_vq", "tatitok_bl128_vq", "maskgit_vqgan"} <= names
+    assert {f"{s}_tiny" for s in ("titok", "tatitok", "one_d_piece", "maskgit_vqgan")} <= names
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_recipe_composes_and_builds_as_its_card_says(name: str) -> None:
+    text = (ROOT / f"{name}.yaml").read_text()
+    card = yaml.safe_load(text)["card"]
+    config = compose(name)
+    assert config["name"] == Path(name).name and config["card"] == card
+    assert set(card) == {"system", "paper", "media", "tokens", "bits", "params", "status", "note"}
+    assert card["status"] in ("runs", "trained", "reproduced")
+    for word in ("Paper:", "Command:", "Hardware:"):
+        assert f"# {word}" in text, f"the header lacks {word}"
+    assert "Not a reproduction" in text or card["status"] == "reproduced"
+    with torch.device("meta"):
+        codec = codeczoo.build(config["codec"])
+    assert isinstance(codec, Codec)
+    assert sum(p.numel() for p in codec.parameters()) == card["params"]
+    (stream,) = codec.spec.streams
+    side = config["data"]["image_size"]
+    tokens = round(stream.rate * (side**2 if codec.spec.unit == "pixel" else 1))
+    assert (card["tokens"], card["bits"]) == (tokens, round(tokens * stream.bits_per_position))
+    assert codec.spec.input_size in (None, (side, side))
+    known = PUBLISHED.get(config["name"])
+    assert known is None or card["params"] / 1e6 == pytest.approx(known, abs=0.01)
+
+
+def test_full_size_recipes_have_the_published_numbers() -> None:
+    stage1, stage2 = compose("image/titok_b64_stage1"), compose("image/titok_b64_stage2")
+    large = compose("image/one_d_piece_l256_stage1")
+    assert (stage1["trainer"]["max_steps"], stage1["schedule"]["warmup"], stage1["schedule"]["steps"]) == (10**6, 10**4, 10**6)
+    assert (stage1["optimizer"]["lr"], stage1["optimizer"]["betas"], stage1["task"]["ema"]) == (1e-4, [0.9, 0.99], 0.999)
+    assert (stage2["trainer"]["max_steps"], stage2["schedule"]["warmup"], stage2["optimizer"]["betas"]) == (500_000, 5000, [0.9, 0.999])
+    blur = stage2["adversaries"]["blur"]
+    assert (blur["start"], blur["weight"]["value"], blur["adversary"]["lecam"]["weight"]) == (20_000, 0.01, 0.001)
+    assert stage2["objective"]["weights"] == {"l2": 1.0, "perceptual": 0.1, "codebook": 0.0, "commitment": 0.0}
+    assert large["data"]["batch_size"] * large["task"]["accumulate"] * 8 == 1024
+    assert compose("image/one_d_piece_b256_stage2")["data"]["batch_size"] * 8 == 512
+    assert missing(stage1) == ["objective.terms.proxy.teacher.name_or_path", "data.root"]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_tiny_recipe_trains_and_its_weights_load(name: str, tmp_path: Path) -> None:
+    outcome = train(compose(name, STEPS), tmp_path)
+    assert outcome.step == 3 and not outcome.interrupted
+    codec = codeczoo.load(outcome.folder)
+    side = (codec.spec.input_size or (32, 32))[0]
+    x = torch.rand(2, 3, side, side)
+    tokens = codec.encode(x)
+    assert codec.decode(tokens).shape == x.shape
+
+
+def test_two_stages_follow_each_other(tmp_path: Path) -> None:
+    teacher = train(compose("image/maskgit_vqgan_tiny", STEPS), tmp_path).folder
+    path = "objective.terms.proxy.teacher.name_or_path"
+    first = train(compose("image/titok_tiny_stage1", [*STEPS, "objective=titok_stage1", f"{path}={teacher}"]), tmp_path).folder
+    start = f"{{_target_: {WarmStart.__module__}.WarmStart, path: {first}}}"
+    second = train(compose("image/titok_tiny_stage2", [*STEPS, f"+task.warm_start.stage1={start}", "adversaries.blur.start=1"]), tmp_path)
+    before, after = codeczoo.load(first).state_dict(), codeczoo.load(second.folder).state_dict()
+    same = {name.split(".")[0] for name in before if torch.equal(before[name], after[name])}
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert {"encoder", "quantizer"} <= same and moved == {"decoder", "head"}
