@@ -167,7 +167,7 @@ def test_convnext_compares_logits_of_resized_normalised_pictures(tmp_path: Path)
     torch.save(reference.state_dict(), tmp_path / "convnext.pth")
     term = ConvNeXtLogits(tmp_path / "convnext.pth")
     assert not term.state_dict() and not list(term.parameters())
-    x, x_hat = torch.rand(1, 3, 64, 48), torch.rand(1, 3, 64, 48, requires_grad=True)
+    x, x_hat = torch.rand(1, 3, 256, 300), torch.rand(1, 3, 256, 300, requires_grad=True)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     with torch.no_grad():
         sides = []
