@@ -21,7 +21,10 @@ PUBLISHED = {  # millions of parameters, facts/image.md section 1.4 and 3 (count
     "titok_s128_stage2": 83.67, "one_d_piece_s256_stage2": 83.87, "one_d_piece_b256_stage2": 205.26,
     "one_d_piece_l256_stage2": 641.74,
 }
-STEPS = ["trainer.max_steps=3", "trainer.val_check_interval=3", "data.workers=0", "data.batch_size=4", "data.n_val=4", "logger=none"]
+STEPS = [
+    "trainer.max_steps=3", "trainer.val_check_interval=3", "data.workers=0", "data.batch_size=4", "data.n_val=4",
+    "logger=none",
+]
 
 
 def test_there_are_recipes_for_every_published_codec_and_a_tiny_twin_of_each() -> None:
@@ -60,9 +63,12 @@ def test_recipe_composes_and_builds_as_its_card_says(name: str) -> None:
 def test_full_size_recipes_have_the_published_numbers() -> None:
     stage1, stage2 = compose("image/titok_b64_stage1"), compose("image/titok_b64_stage2")
     large = compose("image/one_d_piece_l256_stage1")
-    assert (stage1["trainer"]["max_steps"], stage1["schedule"]["warmup"], stage1["schedule"]["steps"]) == (10**6, 10**4, 10**6)
-    assert (stage1["optimizer"]["lr"], stage1["optimizer"]["betas"], stage1["task"]["ema"]) == (1e-4, [0.9, 0.99], 0.999)
-    assert (stage2["trainer"]["max_steps"], stage2["schedule"]["warmup"], stage2["optimizer"]["betas"]) == (500_000, 5000, [0.9, 0.999])
+    assert stage1["trainer"]["max_steps"] == stage1["schedule"]["steps"] == 1_000_000
+    assert stage2["trainer"]["max_steps"] == stage2["schedule"]["steps"] == 500_000
+    assert (stage1["schedule"]["warmup"], stage2["schedule"]["warmup"]) == (10_000, 5_000)
+    assert stage1["optimizer"]["lr"] == stage2["optimizer"]["lr"] == 1e-4
+    assert (stage1["optimizer"]["betas"], stage2["optimizer"]["betas"]) == ([0.9, 0.99], [0.9, 0.999])
+    assert (stage1["task"]["ema"], stage1["task"]["clip"]) == (0.999, 1.0)
     blur = stage2["adversaries"]["blur"]
     assert (blur["start"], blur["weight"]["value"], blur["adversary"]["lecam"]["weight"]) == (20_000, 0.01, 0.001)
     assert stage2["objective"]["weights"] == {"l2": 1.0, "perceptual": 0.1, "codebook": 0.0, "commitment": 0.0}
@@ -83,12 +89,14 @@ def test_tiny_recipe_trains_and_its_weights_load(name: str, tmp_path: Path) -> N
 
 
 def test_two_stages_follow_each_other(tmp_path: Path) -> None:
-    teacher = train(compose("image/maskgit_vqgan_tiny", STEPS), tmp_path).folder
-    path = "objective.terms.proxy.teacher.name_or_path"
-    first = train(compose("image/titok_tiny_stage1", [*STEPS, "objective=titok_stage1", f"{path}={teacher}"]), tmp_path).folder
+    def stage(name: str, *overrides: str) -> Path:
+        return train(compose(f"image/{name}", [*STEPS, *overrides]), tmp_path).folder
+
+    teacher = f"objective.terms.proxy.teacher.name_or_path={stage('maskgit_vqgan_tiny')}"
+    first = stage("titok_tiny_stage1", "objective=titok_stage1", teacher)
     start = f"{{_target_: {WarmStart.__module__}.WarmStart, path: {first}}}"
-    second = train(compose("image/titok_tiny_stage2", [*STEPS, f"+task.warm_start.stage1={start}", "adversaries.blur.start=1"]), tmp_path)
-    before, after = codeczoo.load(first).state_dict(), codeczoo.load(second.folder).state_dict()
+    second = stage("titok_tiny_stage2", f"+task.warm_start.stage1={start}", "adversaries.blur.start=1")
+    before, after = codeczoo.load(first).state_dict(), codeczoo.load(second).state_dict()
     same = {name.split(".")[0] for name in before if torch.equal(before[name], after[name])}
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert {"encoder", "quantizer"} <= same and moved == {"decoder", "head"}

@@ -18,11 +18,20 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe", help="name of a recipe (see `codeczoo list`) or path of a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the recipe; group=option works too")
-    parser.add_argument("--resume", metavar="last|PATH", help="go on with the newest run of this name, or with this one")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the recipe; also group=option")
+    parser.add_argument("--resume", metavar="last|PATH", help="go on with the newest run of this name, or this one")
     parser.add_argument("--out", default="runs", metavar="DIR", help="run folders are DIR/NAME/DATE (default: runs)")
     parser.add_argument("--check", action="store_true", help="compose, check and print a summary, without training")
     parser.set_defaults(run=run)
+    parse = parser.parse_known_args
+
+    def parse_anywhere(args: Any, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
+        """Takes overrides after options too, which argparse does not."""
+        found, rest = parse(args, namespace)
+        found.overrides += [word for word in rest if not word.startswith("-")]
+        return found, [word for word in rest if word.startswith("-")]
+
+    parser.parse_known_args = parse_anywhere
 
 
 def run(args: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -42,13 +43,14 @@ def compose(recipe: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 def recipes() -> list[str]:
     """Names of the recipes that come with the package."""
-    return sorted(f"{media.name}/{f.name.removesuffix('.yaml')}" for media, f in _recipe_files())
+    return sorted(f"{media}/{name}" for media, names in _yaml_below("codeczoo.recipes") for name in names)
 
 
-def _recipe_files() -> Iterator[tuple[Any, Any]]:
-    for media in files("codeczoo.recipes").iterdir():
-        if media.is_dir() and not media.name.startswith("_"):
-            yield from ((media, f) for f in media.iterdir() if f.name.endswith(".yaml"))
+def _yaml_below(package: str) -> Iterator[tuple[str, list[str]]]:
+    """Folders of a package, each with the names of its YAML files."""
+    for folder in files(package).iterdir():
+        if folder.is_dir() and not folder.name.startswith("_"):
+            yield folder.name, [f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")]
 
 
 def _hydra(recipe: str, overrides: list[str]) -> dict[str, Any]:
@@ -62,6 +64,7 @@ def _hydra(recipe: str, overrides: list[str]) -> dict[str, Any]:
     except ImportError:
         raise MissingError('training needs Hydra and Lightning: pip install "codeczoo[train]"') from None
     path = Path(recipe)
+    where: AbstractContextManager[None]
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise ConfigError(f"no recipe file {recipe}")
@@ -86,7 +89,7 @@ def _hydra(recipe: str, overrides: list[str]) -> dict[str, Any]:
 def _one_line(error: Exception) -> str:
     """Hydra's message and that of its cause, the first lines, without its advice on Hydra's own syntax."""
     lines = [line.strip() for line in f"{error}\n{error.__cause__ or ''}".splitlines()]
-    dull = ("To append", "Set the environment", "See https", "full_key", "object_type", "Config search path", "provider=")
+    dull = "To append", "Set the environment", "See https", "full_key", "object_type", "Config search path", "provider="
     return " ".join(dict.fromkeys(line for line in lines if line and not line.startswith(dull)))
 
 
@@ -101,11 +104,7 @@ def missing(tree: Any, where: str = "") -> list[str]:
 
 
 def _groups() -> dict[str, list[str]]:
-    found = {}
-    for folder in files("codeczoo.conf").iterdir():
-        if folder.is_dir() and not folder.name.startswith("_"):
-            found[folder.name] = sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
-    return found
+    return {folder: sorted(names) for folder, names in _yaml_below("codeczoo.conf")}
 
 
 def _is_group(override: str) -> bool:

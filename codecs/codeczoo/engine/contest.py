@@ -1,9 +1,8 @@
 """An adversary in training: when it joins, what its losses weigh, who optimises it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 import torch
 from torch import Tensor, distributed, nn
@@ -12,19 +11,16 @@ from codeczoo.core.base import Adversary
 from codeczoo.core.errors import ConfigError, nearest
 from codeczoo.engine.optimizer import OptimizerFactory, ScheduleFactory
 
+# Gives the codec's last weight on demand: not every codec has one, and fixed weights do not ask.
+LastLayer = Callable[[], Tensor]
+
 
 class Weight(ABC):
     """How much the adversarial loss weighs beside the objective."""
 
     @abstractmethod
-    def __call__(self, media: Tensor, adversarial: Tensor, layer: "LastLayer") -> Tensor | float:
+    def __call__(self, media: Tensor, adversarial: Tensor, layer: LastLayer) -> Tensor | float:
         """The weight, for the media losses and the adversarial loss of this batch; both still have their graphs."""
-
-
-class LastLayer(Protocol):
-    """Gives the codec's last weight on demand: not every codec has one, and fixed weights do not ask."""
-
-    def __call__(self) -> nn.Parameter: ...
 
 
 class FixedWeight(Weight):

@@ -48,7 +48,7 @@ class EMA(nn.Module):
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Inside, the module has the averages as its weights. Its own come back even after an error."""
-        parameters = list(self._parameters_of.values())
+        parameters: list[Tensor] = list(self._parameters_of.values())
         with torch.no_grad():
             own = [p.detach().clone() for p in parameters]
             torch._foreach_copy_(parameters, self.shadows())

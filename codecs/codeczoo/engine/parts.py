@@ -23,7 +23,8 @@ def freeze(codec: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     frozen = []
     for name in names:
         if not name or (name not in modules and name not in parameters):
-            raise ConfigError(f"freeze: the codec has no part '{name}'; {nearest(name, {*modules, *parameters} - {''})}")
+            near = nearest(name, {*modules, *parameters} - {""})
+            raise ConfigError(f"freeze: the codec has no part '{name}'; {near}")
         if name in modules:
             frozen.append(modules[name].requires_grad_(False).eval())
         else:

@@ -71,7 +71,8 @@ class Recorder(Callback):
         codes = tuple(outputs["codes"])
         self._use.update(Tokens(pl_module.codec.spec, codes, torch.zeros(len(batch["x"]), 0)))
         stepped = pl_module.batches % pl_module.accumulate == 0
-        if stepped and trainer.global_step % trainer.log_every_n_steps == 0 and trainer.is_global_zero:
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if stepped and trainer.global_step % every == 0 and trainer.is_global_zero:
             uses = self._use.result()
             numbers = {name: float(value) for name, value in outputs["values"].items()}  # waits for the device
             numbers["lr"] = trainer.optimizers[0].param_groups[0]["lr"]

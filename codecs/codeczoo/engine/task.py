@@ -68,7 +68,8 @@ class CodecTask(LightningModule):
         if accumulate < 1:
             raise ConfigError(f"accumulate must be at least 1, got {accumulate}")
         self.codec, self.objective, self.validation = codec.train(), objective, validation
-        self.optimizer, self.schedule, self.clip, self.accumulate, self.seed = optimizer, schedule, clip, accumulate, seed
+        self.optimizer, self.schedule = optimizer, schedule
+        self.clip, self.accumulate, self.seed = clip, accumulate, seed
         self.adversaries = nn.ModuleDict(adversaries or {})
         for start in (warm_start or {}).values():
             start.apply(codec)
@@ -82,7 +83,8 @@ class CodecTask(LightningModule):
         self.conditions = [n for n in inspect.signature(codec.forward).parameters if n not in ("x", "pixels")]
         # DDP waits for the gradient of every parameter it watches, in every backward. Adversaries have their own
         # backward and are idle before their start, so their gradients are averaged in `Contest.average_gradients`.
-        self._ddp_params_and_buffers_to_ignore = [n for n in self.state_dict() if n.startswith(("adversaries.", "ema."))]
+        apart = ("adversaries.", "ema.")
+        self._ddp_params_and_buffers_to_ignore = [name for name in self.state_dict() if name.startswith(apart)]
 
     # --- one batch ---------------------------------------------------------------------------------------------------
 

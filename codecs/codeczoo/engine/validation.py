@@ -30,7 +30,7 @@ class Validation(nn.Module):
 
     def __init__(self, spec: TokenSpec, shares: Sequence[float] = (1 / 16, 1 / 4, 1.0), pictures: int = 8) -> None:
         super().__init__()
-        if not shares or list(shares) != sorted(set(shares)) or not 0 < shares[0] or shares[-1] != 1:
+        if not shares or list(shares) != sorted(set(shares)) or shares[0] <= 0 or shares[-1] != 1:
             raise ConfigError(f"validation.shares must rise within 0..1 and end with 1, got {list(shares)}")
         full = spec.streams[0].shape[0]
         self.lengths: list[int | None] = [None]  # None: all there is
@@ -62,7 +62,7 @@ class Validation(nn.Module):
         self.use.reduce()
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(self.sums)
-        found = {}
+        found: dict[str, float] = {}
         for (of_psnr, of_ssim, count), length in zip(self.sums.tolist(), self.lengths, strict=True):
             suffix = "" if length is None else f"_{length}"
             found |= {f"psnr{suffix}": of_psnr / max(count, 1), f"ssim{suffix}": of_ssim / max(count, 1)}
