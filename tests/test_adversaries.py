@@ -131,7 +131,7 @@ def test_blur_discriminator_is_the_published_one() -> None:
     with torch.device("meta"):
         net = BlurDiscriminator()
         assert net(torch.empty(2, 3, 256, 256)).shape == (2, 1, 16, 16)
-        assert net.blocks[2](torch.empty(1, 256, 64, 64)).shape == (1, 512, 32, 32)  # type: ignore[operator]
+        assert net.blocks[2](torch.empty(1, 256, 64, 64)).shape == (1, 512, 32, 32)
     # conv5 3-128; conv3 128-128, 128-256, 256-512 with a norm each; conv1 512-512; conv5 512-1
     sizes = [128 * 76, 128 * 1153 + 256, 256 * 1153 + 512, 512 * 2305 + 1024, 512 * 513, 12801]
     assert parameters(net) == sum(sizes)

@@ -40,7 +40,9 @@ class ConvNeXtLogits(MediaTerm):
         state = pretrained(weights, "ConvNeXtLogits", HOW)
         from torchvision.models import convnext_small  # 3 s to import, and only this term wants it
 
-        network = convnext_small(weights=None)
+        with torch.device("meta"):  # every tensor is loaded, so initialising them would only cost seconds
+            network = convnext_small(weights=None)
+        network.to_empty(device="cpu")
         load_strict(network, state, str(weights))
         self.network: Frozen[nn.Module] = Frozen(network)
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
