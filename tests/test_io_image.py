@@ -64,7 +64,7 @@ def test_every_kind_of_file(kind: str, options: dict, off: int, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_upright(orientation: int, kind: str) -> None:
     want = np.zeros((48, 32, 3), np.uint8)
     want[:24, :16], want[24:, :16], want[:24, 16:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)

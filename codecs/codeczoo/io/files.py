@@ -91,11 +91,11 @@ def _walk(top: Path, base: Path, suffixes: frozenset[str]) -> Iterator[Found]:
     seen = set()
     for folder, folders, names in os.walk(top, followlinks=True, onerror=_unreadable):
         real = os.path.realpath(folder)
-        # A link back to a folder above would never end.
-        folders[:] = [] if real in seen else sorted(f for f in folders if not f.startswith("."))
-        if real in seen:
+        if real in seen:  # A link back to a folder above would never end.
+            folders.clear()
             continue
         seen.add(real)
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in sorted(names):
             path = Path(folder, name)
             if path.suffix.lower() in suffixes and not name.startswith("."):
@@ -125,7 +125,7 @@ def _distinct(found: list[Found]) -> list[Found]:
 
 
 def _longer(found: Found, level: int) -> Path:
-    """The stem with its suffix (level 1) and `level - 1` more parent folders in front. Raises InputError for too many."""
+    """The stem with its suffix (level 1) and `level - 1` more parent folders in front."""
     stem = found.stem.with_name(found.path.name)
     parts = Path(os.path.abspath(found.path)).parts[1:]  # noqa: PTH100, `..` must not lead out of the output folder
     if level > len(parts) + 1:  # Links and `..` can make one path of two files.

@@ -84,7 +84,7 @@ def write(path: str | Path, x: Tensor) -> None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    image.load()  # Some formats keep EXIF behind the pixels.
+    image.load()  # Pillow turns TIFFs upright here, and only then says so.
     turn = UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
     return image if turn is None else image.transpose(turn)
 
