@@ -261,7 +261,7 @@ def test_a_full_disk_ends_encode_with_one_line(
             "at least 0, got -1",
         ),
         (
-            "export PHOTOS -o OUT --codec CODEC --format npy --dtype uint16 --vocab-offset 70000".split(),
+            ["export", "PHOTOS", "-oOUT", "--codec=CODEC", "--format=npy", "--dtype=uint16", "--vocab-offset=70000"],
             "uint16 holds ids below 65536",
         ),
         (["eval", "PHOTOS", "--codec", "CODEC", "--against", "jpg"], "no baseline 'jpg'; did you mean jpeg?"),
