@@ -137,6 +137,8 @@ def test_nominal_bits_count_valid_positions_of_what_is_there() -> None:
     per_row = 2 * (3 + math.log2(5))
     wanted = [n * 2 + rows * per_row for n, rows in zip([3, 1, 2, 3, 0, 3], [2, 1, 2, 0, 1, 2], strict=True)]
     assert nominal_bits(tokens).tolist() == pytest.approx(wanted)
+    coarse = [n * 2 + rows * 2 * 3 for n, rows in zip([3, 1, 2, 3, 0, 3], [2, 1, 2, 0, 1, 2], strict=True)]
+    assert nominal_bits(tokens.prefix(codebooks=1)).tolist() == coarse
     assert bits_per_pixel(tokens).tolist() == pytest.approx([w / 32 for w in wanted])
     prefix = Tokens(ONE_STREAM, (torch.zeros(2, 1, 4, dtype=torch.int64),), torch.tensor([[2, 3], [2, 3]])).prefix(
         positions=[1, 3]
