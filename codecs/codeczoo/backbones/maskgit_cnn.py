@@ -5,6 +5,7 @@ Source: MaskGIT (arXiv 2202.04200), github.com/bytedance/1d-tokenizer modeling/m
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -72,7 +73,7 @@ class CNNEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, 3, H, W), sides multiples of `stride`, to z (B, D, H/stride, W/stride)."""
-        x = self.conv_in(x)
+        x = self.conv_in(x.contiguous(memory_format=torch.channels_last))  # convolutions are faster that way round
         for i, level in enumerate(self.levels):
             for block in level:  # type: ignore[attr-defined]
                 x = block(x)
@@ -120,7 +121,7 @@ class CNNDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """z (B, D, h, w) to x_hat (B, 3, h*stride, w*stride), not clamped."""
-        x = self.conv_in(z)
+        x = self.conv_in(z.contiguous(memory_format=torch.channels_last))
         for block in self.middle:
             x = block(x)
         for level in reversed(self.levels):
