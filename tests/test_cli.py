@@ -20,6 +20,7 @@ from codeczoo.cli import eval as eval_command
 from codeczoo.cli.main import COMMANDS, main
 from codeczoo.export import sources
 from codeczoo.export.baselines import BASELINES, at_bytes
+from codeczoo.export.evaluate import Networks, Row
 from codeczoo.io import image, tokens
 
 
@@ -323,6 +324,22 @@ def test_eval_prints_a_table_of_halved_rates(place: Place, capsys: pytest.Captur
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines[1:-1]] == ["1", "2", "4", "8", "16"]
     assert lines[0].split()[:3] == ["system", "rate", "bits"] and lines[-1] == "4 pictures, 0 failed"
+
+
+def test_eval_crops_unless_told(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    measured = []
+    for fit in ([], ["--fit", "crop"], ["--fit", "resize"]):
+        assert run("eval", place.photos, "--codec", place.codec, "--positions", 16, "--json", *fit) == 0
+        measured.append(json.loads(capsys.readouterr().out)["rows"])
+    assert measured[0] == measured[1] != measured[2]
+
+
+def test_a_measure_that_not_every_picture_allows_is_left_out() -> None:
+    row = Row("codec", "all", Networks(), torch.device("cpu"))
+    for size in (200, 100):
+        row.add(torch.zeros(3, size, size), torch.full((3, size, size), 0.1), {"bits": size})
+    result = row.result()
+    assert result["bits"] == 150 and result["psnr"] == pytest.approx(20) and "ms_ssim" not in result
 
 
 @pytest.mark.parametrize("name", BASELINES)

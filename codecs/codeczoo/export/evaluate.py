@@ -20,7 +20,7 @@ from codeczoo.metrics.codebook import CodebookUse
 from codeczoo.metrics.fid import ReconstructionFID
 from codeczoo.metrics.image import ms_ssim, psnr, ssim
 
-SMALLEST = 176  # pixels a side that MS-SSIM takes
+MEASURES = {"psnr": (psnr, 1), "ssim": (ssim, 6), "ms_ssim": (ms_ssim, 176)}  # and the fewest pixels a side they take
 SHOWN = 6  # pictures kept for the grid
 
 
@@ -50,7 +50,7 @@ class Row:
     def __init__(self, system: str, rate: str, networks: Networks, device: torch.device) -> None:
         self.system, self.rate, self.networks, self.device = system, rate, networks, device
         self.pictures: list[Tensor] = []
-        self._sums: dict[str, float] = {}
+        self._sums: dict[str, tuple[float, int]] = {}
         self._count = 0
         self._fid = ReconstructionFID(networks.inception).to(device) if networks.inception else None
 
@@ -58,23 +58,23 @@ class Row:
     def add(self, x: Tensor, x_hat: Tensor, facts: dict[str, float]) -> None:
         """Measures one picture, x and x_hat (3, H, W) in [0, 1]; `facts` are averaged as they are."""
         pair = x[None], x_hat[None]
-        values = facts | {"psnr": float(psnr(*pair)), "ssim": float(ssim(*pair))}
-        if min(x.shape[1:]) >= SMALLEST:
-            values["ms_ssim"] = float(ms_ssim(*pair))
+        smallest = min(x.shape[1:])
+        values = facts | {name: float(of(*pair)) for name, (of, least) in MEASURES.items() if smallest >= least}
         on_device = [side.to(self.device) for side in pair]
         if self.networks.lpips is not None:
             values["lpips"] = float(self.networks.lpips(*on_device))
         if self._fid is not None:
             self._fid.update(*on_device)
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = (total + value, count + 1)
         self._count += 1
         if len(self.pictures) < SHOWN:
             self.pictures.append(x_hat)
 
     def result(self) -> dict[str, Any]:
         """Means over the pictures. A measure that some picture was too small for is left out."""
-        means = {name: value / max(self._count, 1) for name, value in self._sums.items()}
+        means = {name: total / count for name, (total, count) in self._sums.items() if count == self._count}
         if self._fid is not None:
             means["rfid"] = self._fid.result()
         return {"system": self.system, "rate": self.rate, "pictures": self._count, **means}
