@@ -1,5 +1,7 @@
-"""Two processes train as one does on the concatenated batch. One-D-Piece draws its tail drop per rank, as published, so
-its ranks differ by design; TiTok has no randomness."""
+"""Two processes, DDP or FSDP, train as one does on the concatenated batch.
+
+One-D-Piece draws its tail drop per rank, as published, so its ranks differ by design; TiTok has no randomness.
+"""
 
 import json
 import subprocess
@@ -19,6 +21,7 @@ import json, os, sys
 from codeczoo import zoo
 from codeczoo.engine import run
 from codeczoo.engine.compose import compose
+from codeczoo.engine.sharding import whole
 
 tasks = []
 build_task = run.build_task
@@ -27,9 +30,11 @@ out, *overrides = sys.argv[1:]
 outcome = run.train(compose("image/titok_tiny_stage2", overrides), out)
 task = tasks[0]
 found = {
-    "step": outcome.step, "codec": zoo.weights_hash(task.codec), "batches": task.batches,
-    "all": {k: v.double().sum().item() for k, v in task.state_dict().items() if hasattr(v, "double")},
+    "step": outcome.step, "codec": zoo.weights_hash(whole(task.codec)), "batches": task.batches, "all": {},
 }
+for name, value in task.state_dict().items():
+    value = value.full_tensor() if hasattr(value, "full_tensor") else value
+    found["all"][name] = value.double().sum().item()
 rank = os.environ.get("LOCAL_RANK", "0")
 with open(f"{out}/rank{rank}.json", "w") as file:
     json.dump(found, file)
@@ -53,15 +58,21 @@ def train(folder: Path, *overrides: str) -> dict[str, dict]:
     return {path.stem: json.loads(path.read_text()) for path in folder.glob("rank*.json")}
 
 
-def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
-    for name in ("two", "one"):
-        (tmp_path / name).mkdir()
-    two = train(tmp_path / "two", "trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=2", "task.accumulate=2")
-    one = train(tmp_path / "one", "data.batch_size=8")
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict]]:
+    folder = tmp_path_factory.mktemp("one")
+    return folder, train(folder, "data.batch_size=8")
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_ranks_equal_one_process(strategy: str, tmp_path: Path, one_process: tuple[Path, dict[str, dict]]) -> None:
+    folder, one = one_process
+    cpu = ["trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.log_every_n_steps=2", "trainer.devices=2"]
+    two = train(tmp_path, f"trainer={strategy}", *cpu, "data.batch_size=2", "task.accumulate=2")
     assert set(two) == {"rank0", "rank1"}
     assert two["rank0"] == two["rank1"]  # codec bit by bit; adversary, EMA and running means by their sums
     assert two["rank0"]["step"] == one["rank0"]["step"] == 4 and two["rank0"]["batches"] == 8
-    (a,), (b,) = ([*(tmp_path / n).glob("*/*/last.safetensors")] for n in ("two", "one"))
+    (a,), (b,) = ([*place.glob("*/*/last.safetensors")] for place in (tmp_path, folder))
     left, right = codeczoo.load(a).state_dict(), codeczoo.load(b).state_dict()
     for name in left:
         torch.testing.assert_close(left[name], right[name], rtol=1e-3, atol=1e-5, msg=name)

@@ -9,6 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from codeczoo import zoo
 from codeczoo.core.errors import ConfigError, nearest
+from codeczoo.engine.sharding import whole
 from codeczoo.engine.task import CodecTask
 
 
@@ -69,11 +70,12 @@ class Checkpoints(Callback):
         self._save_weights(trainer, task, "last")
 
     def _save_weights(self, trainer: Trainer, task: CodecTask, name: str) -> None:
-        if trainer.is_global_zero:
-            numbers = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-            extra = {"step": trainer.global_step, "ema": task.ema is not None, "validation": numbers}
-            with task.averaged():
-                zoo.save(self.folder / f"{name}.safetensors", task.codec, recipe=self.recipe, extra=extra)
+        numbers = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        extra = {"step": trainer.global_step, "ema": task.ema is not None, "validation": numbers}
+        with task.averaged():
+            codec = whole(task.codec)
+            if trainer.is_global_zero:
+                zoo.save(self.folder / f"{name}.safetensors", codec, recipe=self.recipe, extra=extra)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the best weights."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,9 @@ class EMA(nn.Module):
     Args:
         module: whose weights are averaged; it stays the caller's own (not a child of this one).
         decay: 0..1, share of the old average that is kept at an update.
+
+    Attributes:
+        updates: so far; whoever saves the state dict must save it too (FSDP's checkpoints take tensors only).
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -51,20 +53,17 @@ class EMA(nn.Module):
         parameters: list[Tensor] = list(self._parameters_of.values())
         with torch.no_grad():
             own = [p.detach().clone() for p in parameters]
-            torch._foreach_copy_(parameters, self.shadows())
+            _copy(parameters, self.shadows())
         try:
             yield
         finally:
             with torch.no_grad():
-                torch._foreach_copy_(parameters, own)
+                _copy(parameters, own)
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """The number of updates, for an exact resume."""
-        return {"updates": self.updates}
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """The inverse of get_extra_state."""
-        self.updates = int(state["updates"])
+def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
+    for target, source in zip(targets, sources, strict=True):  # sharded tensors have no foreach copy
+        target.copy_(source)
 
 
 def _buffer(name: str) -> str:

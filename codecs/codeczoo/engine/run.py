@@ -77,6 +77,7 @@ def _fit(
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # frozen parts
+        warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # Validation.results are of all ranks
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own
         try:
             trainer.fit(task, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=False)

@@ -1,8 +1,8 @@
 """The one LightningModule: any codec, any objective, any number of adversaries."""
 
 import inspect
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from codeczoo.engine.contest import Contest
 from codeczoo.engine.ema import EMA
 from codeczoo.engine.objective import Losses, Objective
 from codeczoo.engine.optimizer import OptimizerFactory, ScheduleFactory
+from codeczoo.engine.sharding import ShardedStrategy, forget_gathered, shard
 from codeczoo.engine.validation import Validation
 
 
@@ -74,13 +75,24 @@ class CodecTask(LightningModule):
         for start in (warm_start or {}).values():
             start.apply(codec)
         self.frozen = parts.freeze(codec, freeze)
-        self.ema = None if ema is None else EMA(codec, ema)
+        self.ema: EMA | None = None
+        self.ema_decay, self.configured = ema, False
         if checkpointing:
             parts.set_checkpointing(codec)
         if compile:
             codec.compile()
         self.batches = 0  # batches of the data module so far, on each rank
         self.conditions = [n for n in inspect.signature(codec.forward).parameters if n not in ("x", "pixels")]
+
+    def configure_model(self) -> None:
+        """Shards the codec where the strategy wants it, then begins the average of its weights."""
+        if self.configured:  # Lightning may ask again
+            return
+        self.configured = True
+        if isinstance(self.trainer.strategy, ShardedStrategy):
+            shard(self.codec, self.trainer.strategy.device_mesh["data_parallel"])
+        if self.ema_decay is not None:
+            self.ema = EMA(self.codec, self.ema_decay)
         # DDP waits for the gradient of every parameter it watches, in every backward. Adversaries have their own
         # backward and are idle before their start, so their gradients are averaged in `Contest.average_gradients`.
         apart = ("adversaries.", "ema.")
@@ -193,9 +205,15 @@ class CodecTask(LightningModule):
             part.eval()
         return self
 
-    def averaged(self) -> Any:
-        """Context in which the codec has the weights that are validated and saved."""
-        return nullcontext() if self.ema is None else self.ema.applied()
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the codec has the weights that are validated and saved."""
+        try:
+            with nullcontext() if self.ema is None else self.ema.applied():
+                forget_gathered(self.codec)
+                yield
+        finally:
+            forget_gathered(self.codec)
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """Measures one batch with the averaged weights."""
@@ -207,12 +225,14 @@ class CodecTask(LightningModule):
         self.log_dict({f"val/{name}": value for name, value in self.validation.results().items()}, logger=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the number of batches."""
-        checkpoint["codeczoo_batches"] = self.batches
+        """Adds the counts."""
+        checkpoint["codeczoo"] = {"batches": self.batches, "ema_updates": self.ema.updates if self.ema else 0}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes it back."""
-        self.batches = checkpoint["codeczoo_batches"]
+        """Takes them back."""
+        self.batches = checkpoint["codeczoo"]["batches"]
+        if self.ema is not None:
+            self.ema.updates = checkpoint["codeczoo"]["ema_updates"]
 
 
 def _listed(value: Any) -> list[Any]:

@@ -1,0 +1,61 @@
+"""FSDP: weights, gradients and optimizer state of the codec spread over all devices. Adversaries stay whole."""
+
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+
+from codeczoo.core.base import Codec
+from codeczoo.core.config import build
+from codeczoo.core.errors import ConfigError
+from codeczoo.quantizers.vq import ClusteringVQ
+
+
+class ShardedStrategy(ModelParallelStrategy):
+    """Lightning's strategy for FSDP2, over all devices of all nodes; checkpoints are single files."""
+
+    def __init__(self) -> None:
+        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
+
+    def setup_environment(self) -> None:
+        """As the parent, with every process in the one data-parallel group."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+
+def shard(codec: Codec, mesh: DeviceMesh) -> None:
+    """Spreads the codec over `mesh`: each block of a list of blocks by itself, then the rest.
+
+    Raises:
+        ConfigError: a quantizer that moves its codebook in forward, which would be lost.
+    """
+    for name, module in codec.named_modules():
+        if isinstance(module, ClusteringVQ):
+            raise ConfigError(f"{name}: ClusteringVQ moves its codebook in forward, which FSDP loses; use trainer=ddp")
+    lists = [module for module in codec.modules() if isinstance(module, nn.ModuleList)]
+    for blocks in reversed(lists):  # inner ones first
+        for block in blocks:
+            if not isinstance(block, nn.ModuleList):
+                fully_shard(block, mesh=mesh)
+    fully_shard(codec, mesh=mesh)
+    for method in ("encode", "decode"):
+        register_fsdp_forward_method(codec, method)
+
+
+def forget_gathered(codec: Codec) -> None:
+    """Frees what forward passes gathered of a sharded codec, so that the next one sees its present weights."""
+    for module in codec.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def whole(codec: Codec) -> Codec:
+    """The codec itself, or its copy in one piece when it is sharded. Every rank must call it."""
+    state: dict[str, Tensor] = codec.state_dict()
+    if not any(isinstance(value, DTensor) for value in state.values()):
+        return codec
+    full = {name: v.full_tensor().cpu() if isinstance(v, DTensor) else v.cpu() for name, v in state.items()}
+    copy: Codec = build(codec.config)
+    copy.load_state_dict(full)
+    return copy
