@@ -56,7 +56,7 @@ def run(recipe: str, out: Path, *overrides: str, resume: str | None = None) -> O
 
 def checkpoint(outcome: Outcome) -> dict[str, Any]:
     """The whole last.ckpt."""
-    return torch.load(outcome.folder / "last.ckpt", weights_only=False)
+    return torch.load(outcome.folder / "last.ckpt", weights_only=True)
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[str]:

@@ -10,16 +10,27 @@ import torch
 
 from codeczoo.core.base import Quantizer
 from codeczoo.quantizers import vq
-from codeczoo.quantizers.vq import VQ, ClusteringVQ, CosineVQ
+from codeczoo.quantizers.upkeep import Anchors, Restart
+from codeczoo.quantizers.vq import VQ, CosineVQ
 
-CLASSES = [VQ, CosineVQ, ClusteringVQ]
+KINDS = {
+    "vq": lambda v, d: VQ(v, d),
+    "cosine": lambda v, d: CosineVQ(v, d),
+    "anchors": lambda v, d: VQ(v, d, Anchors(v)),
+    "restart": lambda v, d: CosineVQ(v, d, Restart(v, every=1)),
+}
 SHAPES = [(2, 6, 11), (2, 6, 4, 5), (1, 6, 2, 3, 4)]
 
 
-@pytest.fixture(params=CLASSES, ids=lambda c: c.__name__)
-def quantizer(request: pytest.FixtureRequest) -> Quantizer:
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def quantizer(kind: str) -> Quantizer:
     torch.manual_seed(0)
-    made = request.param(vocab_size=37, dim=6)
+    made = KINDS[kind](37, 6)
     torch.nn.init.normal_(made.codebook)
     return made
 
@@ -70,7 +81,7 @@ def test_losses_pull_the_right_side(quantizer: Quantizer) -> None:
     assert z.grad is None and quantizer.codebook.grad.abs().sum() > 0
 
 
-def test_masked_positions_count_nowhere(quantizer: Quantizer) -> None:
+def test_masked_positions_count_nowhere(quantizer: Quantizer, kind: str) -> None:
     z, other = torch.randn(2, 6, 9), torch.randn(2, 6, 9) * 1e4
     valid = torch.rand(2, 9) > 0.4
     other = torch.where(valid[:, None], z, other)
@@ -83,7 +94,7 @@ def test_masked_positions_count_nowhere(quantizer: Quantizer) -> None:
     assert all(torch.equal(a.losses[k], b.losses[k]) for k in a.losses)
     assert all(torch.equal(after[k], v) for k, v in quantizer.state_dict().items())
     assert not a.z.movedim(1, -1)[~valid].any()
-    alone = type(quantizer)(37, 6)
+    alone = KINDS[kind](37, 6)
     alone.load_state_dict(before)
     kept = alone(z.movedim(1, -1)[valid].t()[None])
     assert torch.allclose(kept.losses["commitment"], a.losses["commitment"])
@@ -102,7 +113,7 @@ def test_float32_under_autocast(quantizer: Quantizer) -> None:
 def test_anchors_move_as_defined() -> None:
     """The rule of 1d-tokenizer's CVQ, written out with full distance matrices."""
     torch.manual_seed(1)
-    quantizer = ClusteringVQ(12, 6)
+    quantizer = VQ(12, 6, Anchors(12))
     torch.nn.init.normal_(quantizer.codebook)
     prob, table = torch.zeros(12), quantizer.codebook.detach().clone()
     for _ in range(3):
@@ -119,26 +130,50 @@ def test_anchors_move_as_defined() -> None:
     assert torch.allclose(quantizer.codebook, table, atol=1e-4), "evaluation must not move anchors"
 
 
+def test_restarted_entries_are_latents_and_living_ones_stay() -> None:
+    torch.manual_seed(1)
+    quantizer = VQ(20, 4, Restart(20, threshold=0.1, every=3, decay=0.4))
+    torch.nn.init.normal_(quantizer.codebook)
+    quantizer.codebook.data[10:] += 1e3  # nobody's nearest
+    table = quantizer.codebook.detach().clone()
+    for step in range(1, 7):
+        z = torch.randn(1, 4, 200)
+        quantizer(z)
+        if step % 3:
+            assert torch.equal(quantizer.codebook, table), "only every third step restarts"
+            continue
+        moved = (quantizer.codebook != table).any(1)
+        assert moved[10:].all() == (step == 3) and not moved[:10].any()
+        found = torch.cdist(quantizer.codebook[moved], z[0].t()).min(1).values if moved.any() else torch.zeros(1)
+        assert found.max() < 1e-6
+        table = quantizer.codebook.detach().clone()
+        assert (quantizer.upkeep.usage[10:] > 0).all()
+
+
 RANK = """
 import sys, torch
 from torch import distributed
-from codeczoo.quantizers.vq import ClusteringVQ
+from codeczoo.quantizers.upkeep import Anchors, Restart
+from codeczoo.quantizers.vq import VQ
 rank, world, store, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
 torch.manual_seed(0)
-quantizer = ClusteringVQ(16, 4)
-torch.nn.init.normal_(quantizer.codebook)
+quantizers = [VQ(16, 4, Anchors(16)), VQ(16, 4, Restart(16, threshold=0.9, every=2))]
+for quantizer in quantizers:
+    torch.nn.init.normal_(quantizer.codebook)
 if world > 1:
     distributed.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=world)
 generator = torch.Generator().manual_seed(5)
 for step in range(4):
     z = torch.randn(30, 4, generator=generator)
-    parts = [z] if world == 1 else [z[:7], z[7:]]
-    quantizer(parts[rank].t()[None])
-torch.save(quantizer.state_dict(), out)
+    cut = [7, 0, 30, 12][step]  # unequal, one rank with nothing at all
+    parts = [z] if world == 1 else [z[:cut], z[cut:]]
+    for quantizer in quantizers:
+        quantizer(parts[rank].t()[None])
+torch.save([quantizer.state_dict() for quantizer in quantizers], out)
 """
 
 
-def test_anchors_under_ddp_equal_one_process(tmp_path: Path) -> None:
+def test_upkeep_under_ddp_equals_one_process(tmp_path: Path) -> None:
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     runs = [(0, 2), (1, 2), (0, 1)]
     command = [sys.executable, "-c", RANK]
@@ -147,7 +182,8 @@ def test_anchors_under_ddp_equal_one_process(tmp_path: Path) -> None:
         for r, w in runs
     ]
     assert [p.wait(120) for p in started] == [0, 0, 0]
-    a, b, whole = (torch.load(tmp_path / f"{r}{w}", weights_only=True) for r, w in runs)
-    for key in whole:
-        assert torch.equal(a[key], b[key]), key
-        assert torch.allclose(a[key], whole[key], atol=1e-6), key
+    results = [torch.load(tmp_path / f"{r}{w}", weights_only=True) for r, w in runs]
+    for a, b, whole in zip(*results, strict=True):
+        for key in whole:
+            assert torch.equal(a[key], b[key]), key
+            assert torch.allclose(a[key].float(), whole[key].float(), atol=1e-6), key

@@ -31,7 +31,7 @@ _PUBLIC = {
     "save": "codeczoo.zoo",
     "from_original": "codeczoo.zoo",
 }
-__all__ = [*_PUBLIC, "__version__"]  # noqa: PLE0604
+__all__ = [*_PUBLIC, "__version__"]
 
 # In a source checkout conf/ and recipes/ lie beside codecs/, not inside the package: make them importable as
 # codeczoo.conf and codeczoo.recipes there too, as they are in an installed wheel.

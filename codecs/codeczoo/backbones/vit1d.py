@@ -16,12 +16,13 @@ def _parameter(*shape: int, width: int) -> nn.Parameter:
     return nn.Parameter(torch.randn(*shape) * width**-0.5)
 
 
-def _init_weights(module: nn.Module) -> None:
-    """Truncated normal of 0.02 and zero biases, as the authors; norms start as the identity."""
-    if isinstance(module, nn.Linear | nn.Conv2d):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+def _init_weights(network: nn.Module, std: float) -> None:
+    """Truncated normal weights and zero biases; norms start as the identity."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.trunc_normal_(module.weight, std=std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def grid_side(image_size: int, patch: int) -> int:
@@ -42,13 +43,15 @@ class Encoder1D(nn.Module):
         heads: attention heads.
         n_tokens: N, latent tokens.
         dim: D, channels of a latent.
+        init_std: of the weights at the start. The authors' 0.02 suits widths of 512 and more; in a narrow network the
+            signal dies out on its way with it, and width ** -0.5 trains.
         scrambled_reshape_bug: the published two-stage TiTok and One-D-Piece checkpoints read the (N, width) output as
             (width, N) without transposing it, so that a "token" is a slice of channels over all latents. Only for them.
     """
 
     def __init__(
         self, image_size: int, patch: int, width: int, depth: int, heads: int, n_tokens: int, dim: int,
-        scrambled_reshape_bug: bool = False,
+        init_std: float = 0.02, scrambled_reshape_bug: bool = False,
     ) -> None:
         super().__init__()
         self.image_size, self.patch, self.n_tokens, self.dim = image_size, patch, n_tokens, dim
@@ -61,7 +64,9 @@ class Encoder1D(nn.Module):
         self.latent_positional_embedding = _parameter(n_tokens, width, width=width)
         self.transformer = Transformer(width, depth, heads)
         self.project = nn.Linear(width, dim)
-        self.apply(_init_weights)
+        _init_weights(self, init_std)
+        with torch.no_grad():  # as if x were centred: else the mean grey drowns the picture. Differs from the authors.
+            self.patch_embed.bias -= self.patch_embed.weight.sum((1, 2, 3)) / 2
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, 3, H, W) in [0, 1] to z (B, D, N)."""
@@ -84,7 +89,8 @@ class Decoder1D(nn.Module):
     """
 
     def __init__(
-        self, image_size: int, patch: int, width: int, depth: int, heads: int, n_tokens: int, dim: int
+        self, image_size: int, patch: int, width: int, depth: int, heads: int, n_tokens: int, dim: int,
+        init_std: float = 0.02,
     ) -> None:
         super().__init__()
         self.image_size, self.patch, self.n_tokens, self.width = image_size, patch, n_tokens, width
@@ -95,7 +101,7 @@ class Decoder1D(nn.Module):
         self.mask_token = _parameter(1, 1, width, width=width)
         self.latent_positional_embedding = _parameter(n_tokens, width, width=width)
         self.transformer = Transformer(width, depth, heads)
-        self.apply(_init_weights)
+        _init_weights(self, init_std)
 
     def forward(self, z: Tensor, valid: Tensor | None = None, condition: Tensor | None = None) -> Tensor:
         """Features of the image.

@@ -80,7 +80,7 @@ def _fit(
         warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # Validation.results are of all ranks
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own
         try:
-            trainer.fit(task, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=False)
+            trainer.fit(task, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
         except Interrupted:
             interrupted = True
     return Outcome(folder, task.batches // task.accumulate, interrupted)

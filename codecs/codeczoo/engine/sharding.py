@@ -9,7 +9,7 @@ from torch.distributed.tensor import DTensor
 from codeczoo.core.base import Codec
 from codeczoo.core.config import build
 from codeczoo.core.errors import ConfigError
-from codeczoo.quantizers.vq import ClusteringVQ
+from codeczoo.quantizers.upkeep import Upkeep
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -31,8 +31,8 @@ def shard(codec: Codec, mesh: DeviceMesh) -> None:
         ConfigError: a quantizer that moves its codebook in forward, which would be lost.
     """
     for name, module in codec.named_modules():
-        if isinstance(module, ClusteringVQ):
-            raise ConfigError(f"{name}: ClusteringVQ moves its codebook in forward, which FSDP loses; use trainer=ddp")
+        if isinstance(module, Upkeep):
+            raise ConfigError(f"{name}: {type(module).__name__} moves the codebook in forward, which FSDP loses; use trainer=ddp")
     lists = [module for module in codec.modules() if isinstance(module, nn.ModuleList)]
     for blocks in reversed(lists):  # inner ones first
         for block in blocks:

@@ -8,7 +8,7 @@ shortcut is off unless asked for.
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from codeczoo.backbones.maskgit_cnn import CNNDecoder, CNNEncoder

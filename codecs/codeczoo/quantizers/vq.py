@@ -1,7 +1,6 @@
 """Vector quantization: the nearest row of a learned codebook.
 
-Source: VQ-VAE (arXiv 1711.00937); cosine look-up of ViT-VQGAN (arXiv 2110.04627); anchors of CVQ-VAE
-(arXiv 2307.15139) as 1d-tokenizer trains TA-TiTok with them.
+Source: VQ-VAE (arXiv 1711.00937); cosine look-up of ViT-VQGAN (arXiv 2110.04627).
 Differs: look-up in chunks that never hold tokens x entries at once; the forward value is exactly the code.
 """
 
@@ -9,11 +8,12 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codeczoo.core.base import Quantizer
 from codeczoo.core.types import Quantized
+from codeczoo.quantizers.upkeep import Upkeep
 
 CHUNK = 1 << 22  # scores held at once: 16 MB of float32
 
@@ -48,11 +48,12 @@ class VQ(Quantizer):
     Args:
         vocab_size: V, entries.
         dim: D, channels of a latent.
+        upkeep: what moves rarely used entries in training; None: only the gradient does.
     """
 
-    def __init__(self, vocab_size: int, dim: int) -> None:
+    def __init__(self, vocab_size: int, dim: int, upkeep: Upkeep | None = None) -> None:
         super().__init__()
-        self.vocab_sizes, self.dim = (vocab_size,), dim
+        self.vocab_sizes, self.dim, self.upkeep = (vocab_size,), dim, upkeep
         self.codebook = nn.Parameter(torch.empty(vocab_size, dim).uniform_(-1 / vocab_size, 1 / vocab_size))
 
     def normalise(self, vectors: Tensor) -> Tensor:
@@ -71,17 +72,15 @@ class VQ(Quantizer):
                 "commitment": _masked_mean(F.mse_loss(flat, code.detach(), reduction="none"), keep),
                 "codebook": _masked_mean(F.mse_loss(code, flat.detach(), reduction="none"), keep),
             }
-            if self.training:
-                self.after_lookup(flat.detach(), index, keep)
+            if self.training and self.upkeep is not None:
+                rows = slice(None) if keep is None else keep
+                self.upkeep(self.codebook.data, flat.detach()[rows], index[rows])
             out = StraightThrough.apply(flat, code)
             if keep is not None:
                 out, index = out * keep[:, None], index * keep
         shape = z.shape[:1] + z.shape[2:]
         codes = index.view(z.shape[0], 1, *z.shape[2:])
         return Quantized(out.view(*shape, self.dim).movedim(-1, 1).to(z.dtype), codes, losses)
-
-    def after_lookup(self, z: Tensor, index: Tensor, keep: Tensor | None) -> None:
-        """Called once a training step with the compared latents (n, D) and their codes; nothing to do here."""
 
     @torch.no_grad()
     def encode(self, z: Tensor) -> Tensor:
@@ -103,65 +102,6 @@ class CosineVQ(VQ):
     def normalise(self, vectors: Tensor) -> Tensor:
         """Unit length along the last axis."""
         return F.normalize(vectors, dim=-1)
-
-
-class ClusteringVQ(VQ):
-    """VQ whose rarely used entries move to the closest latents of the batch ("anchors") at every training step.
-
-    Exact under DDP: the closest latent and the counts are those of all ranks together.
-
-    Args:
-        vocab_size: V, entries.
-        dim: D, channels of a latent.
-        decay: of the running share of tokens that each entry gets.
-    """
-
-    embed_prob: Tensor
-
-    def __init__(self, vocab_size: int, dim: int, decay: float = 0.99) -> None:
-        super().__init__(vocab_size, dim)
-        self.decay = decay
-        self.register_buffer("embed_prob", torch.zeros(vocab_size))
-
-    @torch.no_grad()
-    def after_lookup(self, z: Tensor, index: Tensor, keep: Tensor | None) -> None:
-        """Moves the entries; see the class."""
-        vocab = self.vocab_sizes[0]
-        if keep is not None:
-            z, index = z[keep], index[keep]
-        counts = torch.bincount(index, minlength=vocab).to(z.dtype)
-        distance, closest = _closest_latents(z, self.codebook)
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(counts)
-            distance, closest = _closest_of_all_ranks(distance, closest)
-        self.embed_prob.lerp_(counts / counts.sum().clamp(min=1), 1 - self.decay)
-        share = self.embed_prob * vocab * 10 / (1 - self.decay)
-        alpha = torch.exp(-share - 1e-3) * distance.isfinite()  # (V,)
-        self.codebook.lerp_(closest.to(self.codebook.dtype), alpha[:, None].to(self.codebook.dtype))
-
-
-def _closest_latents(z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-    """For each entry the squared distance (V,) of its closest latent and that latent (V, D); inf where z is empty."""
-    table = codebook.float()
-    best = table.new_full((len(table),), torch.inf)
-    vectors = torch.zeros_like(table)
-    for part in z.split(max(1, CHUNK // len(table))):
-        distance, at = (torch.addmm(part.square().sum(1) / 2, table, part.t(), alpha=-1)).min(1)
-        distance = distance * 2 + table.square().sum(1)
-        closer = distance < best
-        best = torch.where(closer, distance, best)
-        vectors = torch.where(closer[:, None], part[at], vectors)
-    return best, vectors
-
-
-def _closest_of_all_ranks(distance: Tensor, closest: Tensor) -> tuple[Tensor, Tensor]:
-    """The better of every rank's answers, the same on all ranks."""
-    mine = torch.cat([distance[:, None], closest], 1)  # (V, 1+D)
-    everyone = [torch.empty_like(mine) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(everyone, mine)
-    table = torch.stack(everyone)  # (W, V, 1+D)
-    best, rank = table[..., 0].min(0)
-    return best, table[rank, torch.arange(len(best), device=best.device), 1:]
 
 
 def _masked_mean(x: Tensor, keep: Tensor | None) -> Tensor:
