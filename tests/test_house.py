@@ -76,8 +76,8 @@ def test_import_is_lazy() -> None:
 
 
 def test_conf_and_recipes_are_found() -> None:
-    code = "from importlib.resources import files; print(*(files('codeczoo.' + n).is_dir() for n in ('conf', 'recipes')))"
-    assert run(code) == "True True"
+    for name in ("conf", "recipes"):
+        assert run(f"from importlib.resources import files; print(files('codeczoo.{name}').is_dir())") == "True"
 
 
 def test_no_package_index_is_named_and_nothing_is_unpickled() -> None:

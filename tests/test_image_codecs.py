@@ -109,10 +109,16 @@ def test_loading_refuses_what_is_no_codec(tmp_path: Any, tiny_codec: Any) -> Non
     save_file({"a": torch.zeros(1)}, tmp_path / "y.safetensors")
     with pytest.raises(WeightsError, match="describes no codec"):
         codeczoo.load(tmp_path / "y.safetensors")
-    tiny_codec.config["_target_"] = "os.system"
-    codeczoo.save(tmp_path / "evil.safetensors", tiny_codec)
-    with pytest.raises(ConfigError, match="_target_ must begin with codeczoo"):
-        codeczoo.load(tmp_path / "evil.safetensors")
+    evil = {
+        "os.system": "must begin with codeczoo",
+        "codeczoo.core.config.import_module": "is importlib.import_module",
+        "codeczoo.cli.main.main": "no network module",
+    }
+    for target, message in evil.items():
+        tiny_codec.config["head"] = {"_target_": target}
+        codeczoo.save(tmp_path / "evil.safetensors", tiny_codec)
+        with pytest.raises(ConfigError, match=message):
+            codeczoo.load(tmp_path / "evil.safetensors")
 
 
 def test_every_prefix_decodes_and_mixed_lengths_equal_one_by_one(x: torch.Tensor) -> None:

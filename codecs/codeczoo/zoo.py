@@ -12,17 +12,10 @@ from torch import nn
 
 import codeczoo
 from codeczoo.core.base import Codec
-from codeczoo.core.config import build
+from codeczoo.core.config import build, resolve
 from codeczoo.core.errors import ConfigError, InputError, WeightsError, nearest
+from codeczoo.core.places import PACKAGE, shipped
 from codeczoo.io import weights as files
-
-PACKAGE = Path(__file__).parent
-WEIGHTS = PACKAGE / "weights"  # of the codecs that ship with the package
-
-
-def shipped() -> dict[str, Path]:
-    """Names and files of the codecs that ship with the package."""
-    return {path.stem: path for path in sorted(WEIGHTS.glob("*.safetensors"))}
 
 
 def find(name_or_path: str | Path) -> Path:
@@ -63,11 +56,28 @@ def load(name_or_path: str | Path) -> Codec:
 
 
 def skeleton(tree: Mapping[str, Any]) -> Codec:
-    """The codec of a configuration tree in evaluation mode, its weights still to come. Raises ConfigError."""
+    """The codec of a configuration tree in evaluation mode, its weights still to come. Raises ConfigError.
+
+    The tree may come out of a stranger's file, so nothing but network modules of codeczoo is called.
+    """
+    _only_modules(tree, "codec")
     codec = build(tree)
     if not isinstance(codec, Codec):
         raise ConfigError(f"{tree.get('_target_')} is not a codec")
     return codec.eval()
+
+
+def _only_modules(tree: Any, where: str) -> None:
+    if isinstance(tree, Mapping):
+        if "_target_" in tree:
+            found = resolve(tree["_target_"], where=where)
+            if not (isinstance(found, type) and issubclass(found, nn.Module)):
+                raise ConfigError(f"{where}: {tree['_target_']} is no network module, which is all a codec is made of")
+        for key, value in tree.items():
+            _only_modules(value, f"{where}.{key}")
+    elif isinstance(tree, list | tuple):
+        for i, value in enumerate(tree):
+            _only_modules(value, f"{where}[{i}]")
 
 
 def save(path: str | Path, codec: Codec, recipe: str = "", extra: Mapping[str, Any] | None = None) -> None:
@@ -167,8 +177,3 @@ def _attach_text_tower(codec: Codec, path: str) -> None:
     codec.text_tower = tower
     target = f"{EmptyText.__module__}.{EmptyText.__qualname__}"
     codec.config["text_tower"] = {"_target_": target, "length": length, "dim": dim}
-
-
-def parameters(module: nn.Module) -> int:
-    """Number of trainable values."""
-    return sum(p.numel() for p in module.parameters())

@@ -8,21 +8,13 @@ from math import log2
 from pathlib import Path
 from typing import Any
 
-import codeczoo
 from codeczoo.core.errors import ConfigError, WeightsError
-
-WEIGHTS = Path(codeczoo.__file__).parent / "weights"  # as zoo.WEIGHTS
 
 
 def recipes() -> dict[str, Path]:
     """All recipes by name, e.g. "image/titok_s128_stage2"."""
     root = Path(str(files("codeczoo.recipes")))
     return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
-
-
-def shipped() -> dict[str, Path]:
-    """All weights files that come with the package, by name."""
-    return {path.stem: path for path in sorted(WEIGHTS.glob("*.safetensors"))}
 
 
 def card(path: Path) -> dict[str, Any]:

@@ -66,12 +66,15 @@ def open_codec(args: argparse.Namespace, name: str) -> "Runner":
 
     from codeczoo import zoo
     from codeczoo.export.batches import Runner
+    from codeczoo.nn.hardware import bf16_is_fast
 
     if args.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: there is no CUDA device here")
     codec = zoo.load(name)
     digest = zoo.weights_hash(codec)
     device = "cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu"
+    if args.precision == "bf16" and not bf16_is_fast(device):
+        sys.stderr.write("codeczoo: this processor has no bf16 instructions: float32 will be many times faster\n")
     return Runner(codec.to(device), name, digest, args.batch, args.precision)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from codeczoo.cli import cards, common
 from codeczoo.core.errors import InputError, nearest
+from codeczoo.core.places import shipped
 
 
 def add_parser(subparsers: Any) -> None:
@@ -36,13 +37,13 @@ def about(name: str) -> dict[str, Any]:
         return tokens_facts(path)
     if path.is_dir() and (found := sorted(path.glob("*.safetensors"))):
         path = next((p for p in found if p.name == "best.safetensors"), found[0])
-    weights = cards.shipped().get(name, path)
+    weights = shipped().get(name, path)
     if weights.suffix == ".safetensors" and weights.is_file():
         return weights_facts(weights)
     recipes = cards.recipes()
     short = [full for full in recipes if full == name or Path(full).name == name]
     if not short:
-        raise InputError(f"no recipe or weights '{name}'; {nearest(name, [*recipes, *cards.shipped()])}")
+        raise InputError(f"no recipe or weights '{name}'; {nearest(name, [*recipes, *shipped()])}")
     return recipe_facts(short[0], recipes[short[0]])
 
 

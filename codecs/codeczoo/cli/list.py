@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from codeczoo.cli import cards, common
+from codeczoo.core.places import shipped
 
 COLUMNS = ("system", "paper", "tokens", "bits", "params", "status")
 
@@ -19,7 +20,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the table."""
     recipes = [{"recipe": name, **cards.card(path)} for name, path in cards.recipes().items()]
-    weights = [{"weights": name, **about(name)} for name in cards.shipped()]
+    weights = [{"weights": name, **about(name)} for name in shipped()]
     if args.json:
         common.say(json.dumps({"recipes": recipes, "weights": weights}))
         return 0
@@ -31,5 +32,5 @@ def run(args: argparse.Namespace) -> int:
 
 def about(name: str) -> dict[str, Any]:
     """What the header of shipped weights says."""
-    header = cards.weights_header(cards.shipped()[name])
+    header = cards.weights_header(shipped()[name])
     return cards.summary(header["spec"]) | {"parameters": header["parameters"]}

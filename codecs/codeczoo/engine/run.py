@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import yaml
 from lightning import LightningDataModule, Trainer, seed_everything
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 import codeczoo
 from codeczoo.core.config import build
@@ -22,6 +23,7 @@ from codeczoo.engine.compose import ALLOW, missing
 from codeczoo.engine.progress import ProgressBar
 from codeczoo.engine.recorder import Recorder
 from codeczoo.engine.task import CodecTask
+from codeczoo.nn.hardware import bf16_is_fast
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,10 @@ def build_trainer(config: Mapping[str, Any], folder: Path, recipe: str) -> Train
         recorder, Checkpoints(folder, recipe, run["checkpoint_every"], run["monitor"]), ProgressBar(recorder),
     ]
     make = build(config["trainer"], ALLOW, "trainer")
-    return make(callbacks=callbacks, logger=loggers, default_root_dir=str(folder))
+    trainer = make(callbacks=callbacks, logger=loggers, default_root_dir=str(folder))
+    if "bf16" in str(trainer.precision) and not bf16_is_fast(trainer.strategy.root_device):
+        rank_zero_warn("this processor has no bf16 instructions; trainer.precision=32-true will be many times faster")
+    return trainer
 
 
 def new_folder(parent: Path) -> Path:

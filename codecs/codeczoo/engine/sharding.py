@@ -32,7 +32,8 @@ def shard(codec: Codec, mesh: DeviceMesh) -> None:
     """
     for name, module in codec.named_modules():
         if isinstance(module, Upkeep):
-            raise ConfigError(f"{name}: {type(module).__name__} moves the codebook in forward, which FSDP loses; use trainer=ddp")
+            kind = type(module).__name__
+            raise ConfigError(f"{name}: {kind} moves the codebook in forward, which FSDP loses; use trainer=ddp")
     lists = [module for module in codec.modules() if isinstance(module, nn.ModuleList)]
     for blocks in reversed(lists):  # inner ones first
         for block in blocks:
