@@ -23,4 +23,5 @@ if ! "$python" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 
     exit 2
 fi
 [ -x .venv/bin/python ] || "$python" -m venv .venv
+echo "setup: installing codeczoo${1:+[$1]} into .venv (torch alone is some GB; minutes the first time)"
 .venv/bin/python -m pip install -q --disable-pip-version-check -e ".${1:+[$1]}"
