@@ -55,7 +55,7 @@ def resolve(name: Any, allow: tuple[str, ...] = OWN, where: str = "") -> Callabl
     if not callable(found):
         public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         raise ConfigError(f"{where or 'tree'}: {module_name} has no {attribute}; {nearest(attribute, public)}")
-    if not str(found.__module__).startswith(allow):  # what a module merely imported is not its to give
+    if not f"{found.__module__}.".startswith(allow):  # what a module merely imported is not its to give
         raise ConfigError(f"{where or 'tree'}: {name} is {found.__module__}.{attribute}, not of {' or '.join(allow)}")
     return found
 
