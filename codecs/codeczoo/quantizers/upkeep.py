@@ -1,6 +1,7 @@
 """What keeps entries of a codebook alive: rules that move rarely used ones, after each training look-up.
 
-Exact under DDP: N ranks do what one process does on the concatenated batch, and all ranks stay the same.
+Exact under DDP: N ranks do what one process does on the concatenated batch, and all ranks stay the same. With gradient
+accumulation a rule runs once for every batch of the data module.
 """
 
 import torch
