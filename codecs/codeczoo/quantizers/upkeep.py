@@ -4,6 +4,8 @@ Exact under DDP: N ranks do what one process does on the concatenated batch, and
 accumulation a rule runs once for every batch of the data module.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, distributed, nn
 
@@ -12,12 +14,12 @@ from codeczoo.core.errors import ConfigError
 CHUNK = 1 << 22  # distances held at once: 16 MB of float32
 
 
-class Upkeep(nn.Module):
+class Upkeep(nn.Module, ABC):
     """A rule; `forward` is called once per training look-up and changes the codebook in place."""
 
+    @abstractmethod
     def forward(self, codebook: Tensor, z: Tensor, index: Tensor) -> None:
         """codebook (V, D), the compared latents z (n, D) and their codes (n,), without masked ones."""
-        raise NotImplementedError
 
 
 class Restart(Upkeep):
