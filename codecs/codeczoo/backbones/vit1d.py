@@ -66,7 +66,8 @@ class Encoder1D(nn.Module):
         self.project = nn.Linear(width, dim)
         _init_weights(self, init_std)
         with torch.no_grad():  # as if x were centred: else the mean grey drowns the picture. Differs from the authors.
-            self.patch_embed.bias -= self.patch_embed.weight.sum((1, 2, 3)) / 2
+            assert self.patch_embed.bias is not None
+            self.patch_embed.bias.sub_(self.patch_embed.weight.sum((1, 2, 3)) / 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, 3, H, W) in [0, 1] to z (B, D, N)."""
