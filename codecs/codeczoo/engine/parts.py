@@ -1,7 +1,6 @@
 """Which parts of a codec are trained, from which weights they start, and how they save memory."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -62,7 +61,7 @@ class WarmStart:
             InputError: no such checkpoint.
             WeightsError: a tensor is missing on either side or has another shape.
         """
-        source, wanted = zoo.load(Path(self.path) if "/" in self.path else self.path).state_dict(), codec.state_dict()
+        source, wanted = zoo.load(self.path).state_dict(), codec.state_dict()
         taken = source if self.prefixes is None else self._renamed(source)
         targets = [""] if self.prefixes is None else list(self.prefixes.values())
         missing = [name for name in wanted if name not in taken and any(_below(name, t) for t in targets)]
@@ -70,7 +69,7 @@ class WarmStart:
         for problem, names in (("do not fit", odd), ("are missing", missing)):
             if names:
                 raise WeightsError(f"warm start from {self.path}: {len(names)} tensors {problem}, e.g. {names[0]}")
-        codec.load_state_dict(taken, strict=False)
+        codec.load_state_dict(taken, strict=False)  # the rest keeps its start; what is missing was refused above
 
     def _renamed(self, source: dict[str, Tensor]) -> dict[str, Tensor]:
         taken: dict[str, Tensor] = {}
