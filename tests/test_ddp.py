@@ -40,8 +40,7 @@ with open(f"{out}/rank{rank}.json", "w") as file:
     json.dump(found, file)
 """
 # eps 1 keeps Adam linear in small gradients, so that rounding is not blown up. The quantizer is trained here, without
-# upkeep: that runs once a batch of the data module, so accumulated batches are not one large batch to it, and FSDP
-# refuses it. Two ranks equal one process with it in test_quantizers.py.
+# upkeep, which FSDP refuses for a codebook that is a parameter.
 OVERRIDES = [
     "trainer.max_steps=4", "trainer.val_check_interval=2", "data.workers=0", "data.n_val=7", "logger=none",
     "adversaries.blur.start=2", "adversaries.blur.optimizer.eps=1.0", "adversaries.blur.optimizer.lr=0.1",

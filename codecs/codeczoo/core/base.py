@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from codeczoo.core.errors import InputError
-from codeczoo.core.types import Quantized, Reconstruction, Tokens, TokenSpec
+from codeczoo.core.types import Prefix, Quantized, Reconstruction, Tokens, TokenSpec
 
 
 class Quantizer(nn.Module, ABC):
@@ -17,14 +17,24 @@ class Quantizer(nn.Module, ABC):
     Attributes:
         vocab_sizes: entries of each of the K codebooks, coarse to fine.
         dim: D, latent channels in and out.
+        prefixes: which truncations of the codes still decode, "codebooks" or "streams".
+        starting: True while it waits for `initialize`.
     """
 
     vocab_sizes: tuple[int, ...]
     dim: int
+    prefixes: tuple[Prefix, ...] = ()
+    starting: bool = False
 
     @abstractmethod
     def forward(self, z: Tensor, valid: Tensor | None = None) -> Quantized:
         """z (B, D, *S), valid bool (B, *S) or None. Masked positions count in no loss, statistic or codebook."""
+
+    def initialize(self, z: Tensor, valid: Tensor | None = None) -> None:
+        """Starts codebooks that begin from data, from a training batch as for `forward`; on every rank.
+
+        Those of several layers start one layer a call, so call it once per training batch while `starting`.
+        """
 
     @abstractmethod
     def encode(self, z: Tensor) -> Tensor:

@@ -237,12 +237,14 @@ class Quantized:
         codes: int64 (B, K, *S).
         losses: unweighted scalars by name; weights live in the recipe.
         stats: detached tensors by name, for logging.
+        depth: int64 (B,), how many codebooks take part in each sample (the codes of the others are 0); None: all.
     """
 
     z: Tensor
     codes: Tensor
     losses: dict[str, Tensor] = field(default_factory=dict)
     stats: dict[str, Tensor] = field(default_factory=dict)
+    depth: Tensor | None = None
 
 
 @dataclass

@@ -1,10 +1,12 @@
 """Which parts of a codec are trained, from which weights they start, and how they save memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
 from codeczoo import zoo
+from codeczoo.core.base import Quantizer
 from codeczoo.core.errors import ConfigError, WeightsError, nearest
 
 
@@ -40,6 +42,23 @@ def set_checkpointing(module: nn.Module) -> None:
         raise ConfigError(f"checkpointing: no part of {type(module).__name__} can recompute its activations")
     for part in able:
         part.checkpointing = True  # type: ignore[assignment]
+
+
+@contextmanager
+def starting_codebooks(codec: nn.Module) -> Iterator[None]:
+    """Inside, quantizers that begin from data begin from the first latents that they get."""
+    waiting = [m for m in codec.modules() if isinstance(m, Quantizer) and m.starting]
+    hooks = [quantizer.register_forward_pre_hook(_start) for quantizer in waiting]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _start(quantizer: nn.Module, given: tuple[Tensor, ...]) -> None:
+    assert isinstance(quantizer, Quantizer)
+    quantizer.initialize(*given[:2])
 
 
 class WarmStart:

@@ -9,7 +9,7 @@ from torch.distributed.tensor import DTensor
 from codeczoo.core.base import Codec
 from codeczoo.core.config import build
 from codeczoo.core.errors import ConfigError
-from codeczoo.quantizers.upkeep import Upkeep
+from codeczoo.quantizers.vq import VQ
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -28,12 +28,12 @@ def shard(codec: Codec, mesh: DeviceMesh) -> None:
     """Spreads the codec over `mesh`: each block of a list of blocks by itself, then the rest.
 
     Raises:
-        ConfigError: a quantizer that moves its codebook in forward, which would be lost.
+        ConfigError: a codebook that is a parameter, thus spread, and moved by rules as well.
     """
     for name, module in codec.named_modules():
-        if isinstance(module, Upkeep):
-            kind = type(module).__name__
-            raise ConfigError(f"{name}: {kind} moves the codebook in forward, which FSDP loses; use trainer=ddp")
+        if isinstance(module, VQ) and module.upkeep is not None:
+            kind = type(module.upkeep).__name__
+            raise ConfigError(f"{name}: {kind} moves a codebook that FSDP would spread; use trainer=ddp or EMAVQ")
     lists = [module for module in codec.modules() if isinstance(module, nn.ModuleList)]
     for blocks in reversed(lists):  # inner ones first
         for block in blocks:

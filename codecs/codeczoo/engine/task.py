@@ -22,6 +22,7 @@ from codeczoo.engine.objective import Losses, Objective
 from codeczoo.engine.optimizer import OptimizerFactory, ScheduleFactory
 from codeczoo.engine.sharding import ShardedStrategy, forget_gathered, shard
 from codeczoo.engine.validation import Validation
+from codeczoo.quantizers.tally import update as update_codebooks
 
 
 class CodecTask(LightningModule):
@@ -107,7 +108,8 @@ class CodecTask(LightningModule):
         contests = self.active()
         pixels = bool(contests) or "x_hat" in self.objective.reads
         given = {name: batch[name] for name in self.conditions if name in batch}
-        reconstruction = self.codec(x, pixels=pixels, **given)
+        with parts.starting_codebooks(self.codec):
+            reconstruction = self.codec(x, pixels=pixels, **given)
         losses: Losses = self.objective(x, reconstruction)
         total, values = losses.total, losses.values
         for name, contest in contests.items():
@@ -188,6 +190,7 @@ class CodecTask(LightningModule):
         if scaler is not None:
             scaler.update()
         wrapped[0]._on_after_step()
+        update_codebooks(self.codec)
         if self.ema is not None:
             self.ema.update()
 

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from codeczoo.core.errors import ConfigError
+from codeczoo.nn.linear import linear, linear_gelu
 
 
 class Attention(nn.Module):
@@ -27,9 +28,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, attend: Tensor | None = None) -> Tensor:
         """x (B, L, width); attend bool (B, 1, 1, L), True where a position may be looked at, or None for all."""
-        q, k, v = rearrange(self.qkv(x), "b l (three h d) -> three b h l d", three=3, h=self.heads)
+        q, k, v = rearrange(linear(self.qkv, x), "b l (three h d) -> three b h l d", three=3, h=self.heads)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=attend)  # (B, heads, L, d)
-        return self.out(rearrange(y, "b h l d -> b l (h d)"))
+        return linear(self.out, rearrange(y, "b h l d -> b l (h d)"))
 
 
 class Block(nn.Module):
@@ -46,7 +47,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, attend: Tensor | None = None) -> Tensor:
         """x (B, L, width) to the same shape."""
         x = x + self.attention(self.norm1(x), attend)
-        return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+        return x + linear(self.fc2, linear_gelu(self.fc1, self.norm2(x)))
 
 
 class Transformer(nn.Module):

@@ -1,69 +1,96 @@
-"""What keeps entries of a codebook alive: rules that move rarely used ones, after each training look-up.
+"""What keeps entries of a codebook alive: rules that move rarely used ones.
 
-Exact under DDP: N ranks do what one process does on the concatenated batch, and all ranks stay the same. With gradient
-accumulation a rule runs once for every batch of the data module.
+Exact under DDP and gradient accumulation: the rules gather in every training forward and act at `update`, and what they
+do then is what one process does on the concatenated batch.
 """
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from codeczoo.core.errors import ConfigError
+from codeczoo.quantizers import sample
+from codeczoo.quantizers.lookup import chunk_rows, histogram
+from codeczoo.quantizers.ranks import gathered, summed, world_size
+from codeczoo.quantizers.tally import Tally
 
-CHUNK = 1 << 22  # distances held at once: 16 MB of float32
+if TYPE_CHECKING:
+    from codeczoo.quantizers.vq import TableVQ
 
 
 class Upkeep(nn.Module, ABC):
-    """A rule; `forward` is called once per training look-up and changes the codebook in place."""
+    """A rule about one codebook."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tally = Tally()
 
     @abstractmethod
-    def forward(self, codebook: Tensor, z: Tensor, index: Tensor) -> None:
-        """codebook (V, D), the compared latents z (n, D) and their codes (n,), without masked ones."""
+    def watch(self, table: Tensor, x: Tensor, index: Tensor, keep: Tensor | None) -> None:
+        """In each training forward: the table (V, D), the compared latents (n, D), their codes (n,) and which count."""
+
+    @abstractmethod
+    def update(self, owner: "TableVQ") -> None:
+        """Once per optimizer step, after the codebook has learned: moves entries of `owner`."""
 
 
 class Restart(Upkeep):
-    """Every few steps, entries used far less than the average become random latents of the batch.
+    """Every few steps, entries used far less than the average become random latents of the step.
+
+    An entry that was used in this very step stays. No two entries get the same latent.
 
     Source: the relative rule of moshi's codebooks (github.com/kyutai-labs/moshi), which does not depend on batch size.
 
     Args:
         vocab_size: V.
         threshold: an entry is dead below this share of the mean usage, 0..1.
-        every: training steps between restarts.
+        every: steps between restarts.
         decay: of the running usage, 0..1.
+        most: entries restarted at once.
     """
 
     usage: Tensor
     steps: Tensor
 
-    def __init__(self, vocab_size: int, threshold: float = 0.1, every: int = 5, decay: float = 0.9) -> None:
+    def __init__(
+        self, vocab_size: int, threshold: float = 0.1, every: int = 5, decay: float = 0.9, most: int = 1024
+    ) -> None:
         super().__init__()
-        if not 0 <= threshold < 1 or not 0 <= decay < 1 or every < 1:
-            raise ConfigError(f"Restart: threshold and decay in 0..1, every >= 1; got {threshold}, {decay}, {every}")
-        self.threshold, self.every, self.decay = threshold, every, decay
+        if not 0 <= threshold < 1 or not 0 <= decay < 1 or every < 1 or most < 1:
+            got = f"{threshold}, {decay}, {every}, {most}"
+            raise ConfigError(f"Restart: threshold and decay in 0..1, every and most >= 1; got {got}")
+        self.threshold, self.every, self.decay, self.most = threshold, every, decay, min(most, vocab_size)
         self.register_buffer("usage", torch.ones(vocab_size))  # 1 is the mean
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def forward(self, codebook: Tensor, z: Tensor, index: Tensor) -> None:
+    def watch(self, table: Tensor, x: Tensor, index: Tensor, keep: Tensor | None) -> None:
         """See Upkeep."""
-        counts = _summed(torch.bincount(index, minlength=len(codebook)).float())
-        self.usage.lerp_(counts * len(codebook) / counts.sum().clamp(min=1), 1 - self.decay)
-        self.steps += 1
-        dead = (self.usage < self.threshold) & (self.steps % self.every == 0) & (counts.sum() > 0)
-        codebook.copy_(torch.where(dead[:, None], self._drawn(z, len(codebook)).to(codebook.dtype), codebook))
-        self.usage.masked_fill_(dead, 1.0)
+        self.tally.add("counts", histogram(index, len(self.usage), keep))
+        key, held = sample.keys(x, keep, self.steps), self.tally.held
+        if "key" in held:
+            key, x = torch.cat([held["key"], key]), torch.cat([held["x"], x])
+        held["key"], held["x"] = sample.smallest(key, x, self.most)
 
-    def _drawn(self, z: Tensor, n: int) -> Tensor:
-        """n random latents of all ranks' batches, (n, D), the same on every rank; drawn by the step's number."""
-        first, total = _place(len(z), z.device)
-        generator = torch.Generator().manual_seed(int(self.steps))
-        wanted = (torch.rand(n, generator=generator).to(z.device) * total).long() - first
-        mine = (wanted >= 0) & (wanted < len(z))
-        if not len(z):
-            return _summed(z.new_zeros(n, z.shape[1]))
-        return _summed(z[wanted.clamp(0, len(z) - 1)] * mine[:, None])
+    @torch.no_grad()
+    def update(self, owner: "TableVQ") -> None:
+        """See Upkeep."""
+        held = self.tally.take()
+        if not held:
+            return
+        counts = summed(held["counts"])  # (V,)
+        key, x = sample.of_all_ranks(held["key"], held["x"])
+        total = counts.sum()
+        self.usage.lerp_(counts * len(counts) / total.clamp(min=1), (total > 0) * (1 - self.decay))
+        self.steps += 1
+        dead = (self.usage < self.threshold) & (counts == 0) & (self.steps % self.every == 0)
+        turn = dead.cumsum(0) - 1  # (V,) how many dead entries come before
+        at = turn.clamp(0, self.most - 1)
+        dead = dead & (turn < self.most) & key[at].isfinite()
+        owner.move(dead.float(), x[at])
+        self.usage.masked_fill_(dead, 1.0)
 
 
 class Anchors(Upkeep):
@@ -81,60 +108,53 @@ class Anchors(Upkeep):
 
     def __init__(self, vocab_size: int, decay: float = 0.99) -> None:
         super().__init__()
+        if not 0 <= decay < 1:
+            raise ConfigError(f"Anchors: decay must be in 0..1, got {decay}")
         self.decay = decay
         self.register_buffer("share", torch.zeros(vocab_size))
 
     @torch.no_grad()
-    def forward(self, codebook: Tensor, z: Tensor, index: Tensor) -> None:
+    def watch(self, table: Tensor, x: Tensor, index: Tensor, keep: Tensor | None) -> None:
         """See Upkeep."""
-        counts = _summed(torch.bincount(index, minlength=len(codebook)).to(z.dtype))
-        distance, closest = _closest_of_all_ranks(*_closest_latents(z, codebook))
-        self.share.lerp_(counts / counts.sum().clamp(min=1), 1 - self.decay)
-        alpha = torch.exp(-self.share * len(codebook) * 10 / (1 - self.decay) - 1e-3) * distance.isfinite()  # (V,)
-        codebook.lerp_(closest.to(codebook.dtype), alpha[:, None].to(codebook.dtype))
+        self.tally.add("counts", histogram(index, len(self.share), keep))
+        distance, closest, held = *_closest_latents(x, keep, table), self.tally.held
+        if "distance" in held:
+            closer = distance < held["distance"]
+            distance = torch.where(closer, distance, held["distance"])
+            closest = torch.where(closer[:, None], closest, held["closest"])
+        held["distance"], held["closest"] = distance, closest
+
+    @torch.no_grad()
+    def update(self, owner: "TableVQ") -> None:
+        """See Upkeep."""
+        held = self.tally.take()
+        if not held:
+            return
+        counts = summed(held["counts"])
+        everyone = gathered(torch.cat([held["distance"][:, None], held["closest"]], 1))  # (W*V, 1+D)
+        everyone = everyone.view(world_size(), len(counts), -1)
+        distance, rank = everyone[..., 0].min(0)  # (V,)
+        closest = everyone[rank, torch.arange(len(counts), device=rank.device), 1:]  # (V, D)
+        total = counts.sum()
+        self.share.lerp_(counts / total.clamp(min=1), (total > 0) * (1 - self.decay))
+        alpha = torch.exp(-self.share * len(counts) * 10 / (1 - self.decay) - 1e-3) * distance.isfinite()
+        owner.move(alpha, closest)
 
 
-def _together() -> bool:
-    return distributed.is_available() and distributed.is_initialized()
-
-
-def _summed(x: Tensor) -> Tensor:
-    """x summed over all ranks."""
-    if _together():
-        distributed.all_reduce(x)
-    return x
-
-
-def _place(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Where this rank's n latents begin among all ranks' latents, and how many those are."""
-    counts = torch.zeros(distributed.get_world_size() if _together() else 1, dtype=torch.int64, device=device)
-    rank = distributed.get_rank() if _together() else 0
-    counts[rank] = n
-    counts = _summed(counts)
-    return counts[:rank].sum(), counts.sum()
-
-
-def _closest_latents(z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-    """For each entry the squared distance (V,) of its closest latent and that latent (V, D); inf where z is empty."""
-    table = codebook.float()
+def _closest_latents(x: Tensor, keep: Tensor | None, table: Tensor) -> tuple[Tensor, Tensor]:
+    """For each entry the squared distance (V,) of its closest latent and that latent (V, D); inf where none counts."""
     best = table.new_full((len(table),), torch.inf)
     vectors = torch.zeros_like(table)
-    for part in z.split(max(1, CHUNK // len(table))) if len(z) else ():
-        distance, at = torch.addmm(part.square().sum(1) / 2, table, part.t(), alpha=-1).min(1)  # (V,)
+    half = x.square().sum(1) / 2
+    if keep is not None:
+        half = half.masked_fill(~keep, torch.inf)
+    if not len(x):
+        return best, vectors
+    step = chunk_rows(len(table), x.device)
+    for part, bias in zip(x.split(step), half.split(step), strict=True):
+        distance, at = torch.addmm(bias, table, part.t(), alpha=-1).min(1)  # (V,)
         distance = distance * 2 + table.square().sum(1)
         closer = distance < best
         best = torch.where(closer, distance, best)
         vectors = torch.where(closer[:, None], part[at], vectors)
     return best, vectors
-
-
-def _closest_of_all_ranks(distance: Tensor, closest: Tensor) -> tuple[Tensor, Tensor]:
-    """The better of every rank's answers, the same on all ranks."""
-    if not _together():
-        return distance, closest
-    mine = torch.cat([distance[:, None], closest], 1)  # (V, 1+D)
-    everyone = [torch.empty_like(mine) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(everyone, mine)
-    table = torch.stack(everyone)  # (W, V, 1+D)
-    best, rank = table[..., 0].min(0)
-    return best, table[rank, torch.arange(len(best), device=best.device), 1:]

@@ -1,112 +1,257 @@
 """Vector quantization: the nearest row of a learned codebook.
 
-Source: VQ-VAE (arXiv 1711.00937); cosine look-up of ViT-VQGAN (arXiv 2110.04627).
-Differs: look-up in chunks that never hold tokens x entries at once; the forward value is exactly the code.
+Source: VQ-VAE (arXiv 1711.00937); moving-average codebook of its appendix and of VQ-VAE-2 (arXiv 1906.00446); cosine
+look-up of ViT-VQGAN (arXiv 2110.04627).
+Differs: look-up in chunks that never hold tokens x entries at once; the forward value is exactly the code; codebooks
+move in `update`, after the optimizer's step, so that ranks and accumulated batches add up.
 """
 
+from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codeczoo.core.base import Quantizer
-from codeczoo.core.types import Quantized
+from codeczoo.core.errors import ConfigError, InputError
+from codeczoo.quantizers.estimators import Estimator
+from codeczoo.quantizers.kmeans import KMeans
+from codeczoo.quantizers.lookup import histogram, nearest
+from codeczoo.quantizers.ranks import Mean, summed
+from codeczoo.quantizers.tally import Stateful, Tally
+from codeczoo.quantizers.tokenwise import Step, Tokenwise
 from codeczoo.quantizers.upkeep import Upkeep
 
-CHUNK = 1 << 22  # scores held at once: 16 MB of float32
 
-
-class StraightThrough(torch.autograd.Function):
-    """Forward the code itself, bit for bit; backward its gradient to the latent."""
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, code: Tensor) -> Tensor:
-        """Both (..., D)."""
-        return code.view_as(code)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        """The gradient goes to z alone."""
-        return grad, None
-
-
-def nearest(z: Tensor, codebook: Tensor) -> Tensor:
-    """Index of the nearest row by Euclidean distance: z (n, D), codebook (V, D) to int64 (n,)."""
-    bias = codebook.square().sum(1) / -2  # argmin |z-e|^2 == argmax z.e - |e|^2/2
-    step = max(1, CHUNK // codebook.shape[0])
-    found = [torch.addmm(bias, part, codebook.t()).argmax(1) for part in z.split(step)]
-    return torch.cat(found) if found else z.new_zeros(0, dtype=torch.int64)
-
-
-class VQ(Quantizer):
-    """Euclidean nearest neighbour in a codebook learned by gradient.
-
-    Losses: "commitment" mean (z - sg(code))^2 and "codebook" mean (code - sg(z))^2. All in float32 under autocast.
+class TableVQ(Tokenwise, Stateful):
+    """Base of quantizers with a table of vectors. In float32, also after `.half()` or `.bfloat16()`.
 
     Args:
         vocab_size: V, entries.
         dim: D, channels of a latent.
-        upkeep: what moves rarely used entries in training; None: only the gradient does.
+        upkeep: what moves rarely used entries in training; None: nothing does.
+        start: what the first codebook is made of the first latents with; None: random. See `initialize`.
+        estimator: how gradients pass; None: straight through.
     """
 
-    def __init__(self, vocab_size: int, dim: int, upkeep: Upkeep | None = None) -> None:
-        super().__init__()
-        self.vocab_sizes, self.dim, self.upkeep = (vocab_size,), dim, upkeep
-        self.codebook = nn.Parameter(torch.empty(vocab_size, dim).uniform_(-1 / vocab_size, 1 / vocab_size))
+    codebook: Tensor
+    started: Tensor
+
+    def __init__(
+        self,
+        vocab_size: int,
+        dim: int,
+        upkeep: Upkeep | None = None,
+        start: KMeans | None = None,
+        estimator: Estimator | None = None,
+    ) -> None:
+        super().__init__((vocab_size,), dim, estimator)
+        self.upkeep, self.start, self.starting = upkeep, start, start is not None
+        self.make_table(vocab_size, dim)
+        if start is not None:
+            self.register_buffer("started", torch.tensor(False))
+            self.register_load_state_dict_post_hook(_recall_start)
 
     def normalise(self, vectors: Tensor) -> Tensor:
         """What is compared and returned: the vectors (..., D) as they are."""
         return vectors
 
-    def forward(self, z: Tensor, valid: Tensor | None = None) -> Quantized:
-        """See Quantizer.forward. K is 1; z of masked positions is 0."""
-        with torch.autocast(z.device.type, enabled=False):
-            flat = self.normalise(rearrange(z.float(), "b d ... -> (b ...) d"))  # (n, D)
-            table = self.normalise(self.codebook.float())
-            index = nearest(flat.detach(), table.detach())
-            code = F.embedding(index, table)
-            keep = None if valid is None else valid.reshape(-1)
-            losses = {
-                "commitment": _masked_mean(F.mse_loss(flat, code.detach(), reduction="none"), keep),
-                "codebook": _masked_mean(F.mse_loss(code, flat.detach(), reduction="none"), keep),
-            }
-            if self.training and self.upkeep is not None:
-                rows = slice(None) if keep is None else keep
-                self.upkeep(self.codebook.data, flat.detach()[rows], index[rows])
-            out = StraightThrough.apply(flat, code)
-            if keep is not None:
-                out, index = out * keep[:, None], index * keep
-        shape = z.shape[:1] + z.shape[2:]
-        codes = index.view(z.shape[0], 1, *z.shape[2:])
-        return Quantized(out.view(*shape, self.dim).movedim(-1, 1).to(z.dtype), codes, losses)
+    def table(self) -> Tensor:
+        """The entries as they are compared, (V, D)."""
+        return self.normalise(self.codebook)
+
+    @abstractmethod
+    def make_table(self, vocab_size: int, dim: int) -> None:
+        """Sets up `codebook` (V, D) with random entries, and what else the learning of it needs."""
+
+    @abstractmethod
+    def table_losses(self, latent: Tensor, code: Tensor, mean: Mean) -> dict[str, Tensor]:
+        """Losses that train the table; rows (n, D), 0 where masked."""
+
+    @abstractmethod
+    def move(self, share: Tensor, vectors: Tensor) -> None:
+        """Moves entries by a share (V,), 0..1, of the way to vectors (V, D)."""
+
+    @abstractmethod
+    def place(self, centres: Tensor, counts: Tensor) -> None:
+        """Starts from centres (V, D) with so many latents each, (V,)."""
+
+    def watch(self, latent: Tensor, index: Tensor, keep: Tensor | None) -> None:
+        """In each training forward: latents (n, D), codes (n,), which count."""
+        if self.upkeep is not None:
+            self.upkeep.watch(self.table().detach(), latent, index, keep)
+
+    def update(self) -> None:
+        """See Stateful."""
+        if self.upkeep is not None:
+            self.upkeep.update(self)
 
     @torch.no_grad()
-    def encode(self, z: Tensor) -> Tensor:
-        """z (B, D, *S) to codes int64 (B, 1, *S)."""
-        with torch.autocast(z.device.type, enabled=False):
-            flat = self.normalise(rearrange(z.float(), "b d ... -> (b ...) d"))  # (n, D)
-            index = nearest(flat, self.normalise(self.codebook.float()))
-        return index.view(z.shape[0], 1, *z.shape[2:])
+    def initialize_rows(self, x: Tensor, keep: Tensor | None) -> None:
+        """See Tokenwise: starts the codebook."""
+        if self.start is None or not self.starting:
+            return
+        self.place(*self.start(x, keep, len(self.codebook), self.normalise))
+        self.started.fill_(True)
+        self.starting = False
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """codes int64 (B, 1, *S) to z (B, D, *S)."""
-        with torch.autocast(codes.device.type, enabled=False):
-            return F.embedding(codes[:, 0], self.normalise(self.codebook.float())).movedim(-1, 1)
+    def quantize(self, x: Tensor, mean: Mean, estimator: Estimator) -> Step:
+        """See Tokenwise."""
+        self._check_start()
+        latent, table = self.normalise(x), self.table()
+        index = nearest(latent.detach(), table.detach(), estimator.scores if self.training else None)
+        code = F.embedding(index, table)
+        if self.training:
+            self.watch(latent.detach(), index, mean.keep)
+        counted = code if mean.keep is None else code * mean.keep[:, None]
+        error = F.mse_loss(latent, counted.detach(), reduction="sum") / self.dim
+        losses = {"commitment": mean.of_sum(error), **self.table_losses(latent, counted, mean)}
+        return Step(latent, code if estimator.to_codebook else code.detach(), index[:, None], losses)
+
+    def choose(self, x: Tensor) -> Tensor:
+        """See Tokenwise."""
+        self._check_start()
+        return nearest(self.normalise(x), self.table())[:, None]
+
+    def look_up(self, index: Tensor) -> Tensor:
+        """See Tokenwise."""
+        return F.embedding(index[:, 0], self.table())
+
+    def _check_start(self) -> None:
+        if self.starting:
+            name = type(self).__name__
+            raise InputError(f"{name} starts from data: give a training batch to initialize(z) first, or load weights")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TableVQ":
+        return super()._apply(lambda t: _moved(t, fn(t)), recurse)
 
 
-class CosineVQ(VQ):
-    """Nearest by angle: latents and entries are compared, trained and returned on the unit sphere."""
+class VQ(TableVQ):
+    """Euclidean nearest neighbour in a codebook learned by gradient.
 
+    Losses: "commitment" mean (z - sg(code))^2 and "codebook" mean (code - sg(z))^2. Arguments: see TableVQ.
+    """
+
+    def make_table(self, vocab_size: int, dim: int) -> None:
+        """See TableVQ."""
+        self.codebook = nn.Parameter(torch.empty(vocab_size, dim).uniform_(-1 / vocab_size, 1 / vocab_size))
+
+    def table_losses(self, latent: Tensor, code: Tensor, mean: Mean) -> dict[str, Tensor]:
+        """See TableVQ."""
+        return {"codebook": mean.of_sum(F.mse_loss(code, latent.detach(), reduction="sum") / self.dim)}
+
+    def move(self, share: Tensor, vectors: Tensor) -> None:
+        """See TableVQ."""
+        self.codebook.data.lerp_(vectors, share[:, None])
+
+    def place(self, centres: Tensor, counts: Tensor) -> None:
+        """See TableVQ."""
+        self.codebook.data.copy_(centres)
+
+
+class EMAVQ(TableVQ):
+    """Euclidean nearest neighbour in a codebook of moving averages: each entry is the mean of its latents.
+
+    Loss: "commitment". Call `codeczoo.quantizers.tally.update` after each optimizer step. Other arguments: see TableVQ.
+
+    Args:
+        decay: of the averages, 0..1.
+        epsilon: smooths the counts, so that no entry divides by zero.
+    """
+
+    sums: Tensor
+    counts: Tensor
+
+    def __init__(
+        self,
+        vocab_size: int,
+        dim: int,
+        upkeep: Upkeep | None = None,
+        start: KMeans | None = None,
+        estimator: Estimator | None = None,
+        decay: float = 0.99,
+        epsilon: float = 1e-5,
+    ) -> None:
+        super().__init__(vocab_size, dim, upkeep, start, estimator)
+        if not 0 <= decay < 1 or epsilon <= 0:
+            raise ConfigError(f"EMAVQ: decay in 0..1 and epsilon > 0, got {decay}, {epsilon}")
+        self.decay, self.epsilon, self.tally = decay, epsilon, Tally()
+
+    def make_table(self, vocab_size: int, dim: int) -> None:
+        """See TableVQ."""
+        start = self.normalise(torch.randn(vocab_size, dim) / dim**0.5)
+        self.register_buffer("codebook", start)
+        self.register_buffer("sums", start.clone())
+        self.register_buffer("counts", torch.ones(vocab_size))
+
+    def table(self) -> Tensor:
+        """The entries, (V, D)."""
+        return self.codebook
+
+    def table_losses(self, latent: Tensor, code: Tensor, mean: Mean) -> dict[str, Tensor]:
+        """None: the table learns in `update`."""
+        return {}
+
+    @torch.no_grad()
+    def watch(self, latent: Tensor, index: Tensor, keep: Tensor | None) -> None:
+        """See TableVQ."""
+        v = len(self.codebook)
+        sums = torch.zeros_like(self.codebook).index_add_(0, index, latent)  # masked rows are 0
+        self.tally.add("both", torch.cat([sums, histogram(index, v, keep)[:, None]], 1))
+        super().watch(latent, index, keep)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """See Stateful."""
+        held = self.tally.take()
+        if held:
+            both = summed(held["both"])  # (V, D+1)
+            new = (both[:, -1].sum() > 0) * (1 - self.decay)  # a step without tokens changes nothing
+            self.sums.lerp_(both[:, :-1], new)
+            self.counts.lerp_(both[:, -1], new)
+            self._refresh()
+        super().update()
+
+    def _refresh(self) -> None:
+        total = self.counts.sum()
+        smooth = (self.counts + self.epsilon) / (total + len(self.counts) * self.epsilon) * total
+        self.codebook.copy_(self.normalise(self.sums / smooth[:, None]))
+
+    def move(self, share: Tensor, vectors: Tensor) -> None:
+        """See TableVQ. The averages move too, or the next step would undo it: as if used as often as the mean entry."""
+        self.codebook.copy_(self.normalise(torch.lerp(self.codebook, vectors, share[:, None])))
+        self.counts.lerp_(self.counts.mean(), share)
+        moved = (share > 0)[:, None]
+        self.sums.copy_(torch.where(moved, self.codebook * self.counts[:, None], self.sums))
+
+    def place(self, centres: Tensor, counts: Tensor) -> None:
+        """See TableVQ."""
+        self.codebook.copy_(centres)
+        self.counts.copy_(counts.clamp(min=self.epsilon))
+        self.sums.copy_(centres * self.counts[:, None])
+
+
+class _Cosine:
     def normalise(self, vectors: Tensor) -> Tensor:
         """Unit length along the last axis."""
         return F.normalize(vectors, dim=-1)
 
 
-def _masked_mean(x: Tensor, keep: Tensor | None) -> Tensor:
-    """Mean of x (n, D) over the kept rows; 0 when none is."""
-    if keep is None:
-        return x.mean()
-    weight = keep.to(x.dtype)
-    return (x.mean(1).nan_to_num() * weight).sum() / weight.sum().clamp(min=1)
+class CosineVQ(_Cosine, VQ):
+    """VQ by angle: latents and entries are compared, trained and returned on the unit sphere."""
+
+
+class CosineEMAVQ(_Cosine, EMAVQ):
+    """EMAVQ by angle: latents and entries are compared, trained and returned on the unit sphere."""
+
+
+def _moved(before: Tensor, after: Tensor) -> Tensor:
+    """`after`, or where that lost precision `before` on its device."""
+    narrow = before.dtype == torch.float32 and after.dtype in (torch.float16, torch.bfloat16)
+    return before.to(after.device) if narrow else after
+
+
+def _recall_start(module: nn.Module, _: Any) -> None:
+    assert isinstance(module, TableVQ)
+    module.starting = not bool(module.started)

@@ -1,0 +1,79 @@
+"""Sums over the ranks of a process group, looked up at each call: without a group they are the local values."""
+
+import torch
+from torch import Tensor, distributed
+from torch.distributed.nn import functional as differentiable
+
+
+def together() -> bool:
+    """Whether there are other ranks."""
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def world_size() -> int:
+    """Number of ranks, 1 without a process group."""
+    return distributed.get_world_size() if together() else 1
+
+
+@torch.no_grad()
+def summed(x: Tensor) -> Tensor:
+    """x summed over all ranks, without a gradient."""
+    if not together():
+        return x
+    x = x.clone()
+    distributed.all_reduce(x)
+    return x
+
+
+def summed_with_gradient(x: Tensor) -> Tensor:
+    """x summed over all ranks; each rank's gradient is the sum of all ranks' gradients, so that DDP's mean is right."""
+    return differentiable.all_reduce(x) if together() else x
+
+
+@torch.no_grad()
+def gathered(x: Tensor) -> Tensor:
+    """x (n, ...) of all ranks, one after the other, (W * n, ...); n must be the same everywhere."""
+    if not together():
+        return x
+    everyone = [torch.empty_like(x) for _ in range(world_size())]
+    distributed.all_gather(everyone, x.contiguous())
+    return torch.cat(everyone)
+
+
+class Mean:
+    """Means over the tokens of all ranks that count, as a loss that DDP averages over ranks.
+
+    A rank's value is its own sum over the global count, times the number of ranks: the mean over ranks, which DDP takes
+    of gradients, is then the mean over all tokens, however many each rank has.
+
+    Args:
+        keep: bool (n,) or (n, L), which rows count in each of L means; None: all `n` rows.
+        n: number of rows.
+        across: sum the counts over ranks. Only where all ranks call, as in training.
+    """
+
+    def __init__(self, keep: Tensor | None, n: int, device: torch.device, across: bool) -> None:
+        across = across and together()
+        self.keep = keep
+        self.scale: Tensor | float = 1 / max(n, 1)  # (L,) or ()
+        if keep is not None or across:
+            count = torch.tensor(float(n), device=device) if keep is None else keep.sum(0).float()
+            total = summed(count) if across else count
+            self.scale = (world_size() if across else 1) / total.clamp(min=1)
+
+    def layer(self, k: int) -> "Mean":
+        """The k-th of L means, or the only one."""
+        if self.keep is not None and self.keep.ndim == 1:
+            return self
+        one = object.__new__(Mean)
+        one.keep = None if self.keep is None else self.keep[:, k]
+        one.scale = self.scale[k] if isinstance(self.scale, Tensor) and self.scale.ndim else self.scale
+        return one
+
+    def __call__(self, per_token: Tensor) -> Tensor:
+        """The mean of values (n,)."""
+        return self.of_sum((per_token if self.keep is None else per_token * self.keep).sum())
+
+    def of_sum(self, total: Tensor) -> Tensor:
+        """The mean where this rank's sum over the rows that count is known."""
+        return total * self.scale

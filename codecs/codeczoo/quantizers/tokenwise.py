@@ -1,0 +1,109 @@
+"""What the quantizers share that treat every position by itself: layout, masks, precision, the estimator."""
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from codeczoo.core.base import Quantizer
+from codeczoo.core.errors import InputError
+from codeczoo.core.types import Quantized
+from codeczoo.quantizers.estimators import Estimator, StraightThrough
+from codeczoo.quantizers.ranks import Mean
+
+
+@dataclass
+class Step:
+    """One quantizer's work on flat latents, before the estimator.
+
+    Args:
+        latent: (n, D), the x that is compared, a smooth function of the input.
+        value: (n, D), exactly the decoded index; attached to what the reconstruction may train besides the latent.
+        index: int64 (n, K).
+        losses: unweighted scalars by name.
+    """
+
+    latent: Tensor
+    value: Tensor
+    index: Tensor
+    losses: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Tokenwise(Quantizer):
+    """Base of quantizers that see latents as rows (n, D), in float32 whatever autocast says.
+
+    Args:
+        vocab_sizes: see Quantizer.
+        dim: D.
+        estimator: how gradients pass; None: straight through.
+    """
+
+    def __init__(self, vocab_sizes: tuple[int, ...], dim: int, estimator: Estimator | None = None) -> None:
+        super().__init__()
+        self.vocab_sizes, self.dim = vocab_sizes, dim
+        self.estimator = estimator or StraightThrough()
+
+    @abstractmethod
+    def quantize(self, x: Tensor, mean: Mean, estimator: Estimator) -> Step:
+        """Rows (n, D) in training or evaluation; rows that do not count are 0. Losses are averaged by `mean`."""
+
+    @abstractmethod
+    def choose(self, x: Tensor) -> Tensor:
+        """Rows (n, D) to their index (n, K), without gradient or state."""
+
+    @abstractmethod
+    def look_up(self, index: Tensor) -> Tensor:
+        """Index (n, K) to rows (n, D)."""
+
+    def initialize_rows(self, x: Tensor, keep: Tensor | None) -> None:
+        """As `initialize`, of rows (n, D) and which count (n,)."""
+
+    @torch.no_grad()
+    def initialize(self, z: Tensor, valid: Tensor | None = None) -> None:
+        """See Quantizer.initialize."""
+        with torch.autocast(z.device.type, enabled=False):
+            self.initialize_rows(*rows(z, valid))
+
+    def forward(self, z: Tensor, valid: Tensor | None = None) -> Quantized:
+        """See Quantizer.forward; z of masked positions is 0, and so are their codes."""
+        with torch.autocast(z.device.type, enabled=False):
+            x, keep = rows(z, valid)
+            return self.finish(z, keep, self.quantize(x, Mean(keep, len(x), x.device, self.training), self.estimator))
+
+    def finish(self, z: Tensor, keep: Tensor | None, step: Step) -> Quantized:
+        """What `forward` returns for z (B, D, *S) after its rows were quantized; `keep` bool (n,)."""
+        estimator = self.estimator if self.training else StraightThrough()
+        out, index = estimator(step.latent, step.value), step.index
+        if keep is not None:
+            out, index = out * keep[:, None], index * keep[:, None]
+        return Quantized(grid(out, z).to(z.dtype), grid(index, z), step.losses)
+
+    @torch.no_grad()
+    def encode(self, z: Tensor) -> Tensor:
+        """z (B, D, *S) to codes int64 (B, K, *S)."""
+        with torch.autocast(z.device.type, enabled=False):
+            return grid(self.choose(rows(z)[0]), z)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """codes int64 (B, K, *S) to z (B, D, *S), float32."""
+        with torch.autocast(codes.device.type, enabled=False):
+            return grid(self.look_up(rearrange(codes, "b k ... -> (b ...) k")), codes)
+
+
+def rows(z: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """z (B, D, *S) as float32 rows (n, D), 0 where masked, and which count, bool (n,). Raises InputError."""
+    x = rearrange(z.float(), "b d ... -> (b ...) d")
+    if valid is None:
+        return x, None
+    if valid.dtype != torch.bool or valid.shape != z.shape[:1] + z.shape[2:]:
+        wanted = tuple(z.shape[:1] + z.shape[2:])
+        raise InputError(f"valid must be bool {wanted}, got {str(valid.dtype)[6:]} {tuple(valid.shape)}")
+    keep = valid.reshape(-1)
+    return torch.where(keep[:, None], x, 0.0), keep  # not a product: padding may hold NaN
+
+
+def grid(flat: Tensor, like: Tensor) -> Tensor:
+    """Rows (n, C) to (B, C, *S), with B and *S of `like` (B, ?, *S)."""
+    return flat.view(like.shape[0], *like.shape[2:], flat.shape[1]).movedim(-1, 1)
