@@ -18,83 +18,43 @@ from codeczoo.core.errors import ConfigError, InputError
 from codeczoo.quantizers.estimators import Estimator
 from codeczoo.quantizers.kmeans import KMeans
 from codeczoo.quantizers.lookup import histogram, nearest
+from codeczoo.quantizers.penalties import Penalty
 from codeczoo.quantizers.ranks import Mean, summed
 from codeczoo.quantizers.tally import Stateful, Tally
 from codeczoo.quantizers.tokenwise import Step, Tokenwise
 from codeczoo.quantizers.upkeep import Upkeep
 
 
-class TableVQ(Tokenwise, Stateful):
-    """Base of quantizers with a table of vectors. In float32, also after `.half()` or `.bfloat16()`.
+class Matching(Tokenwise):
+    """Base of quantizers that match latents with a table of vectors. In float32, also after `.half()` or `.bfloat16()`.
 
     Args:
         vocab_size: V, entries.
         dim: D, channels of a latent.
-        upkeep: what moves rarely used entries in training; None: nothing does.
-        start: what the first codebook is made of the first latents with; None: random. See `initialize`.
         estimator: how gradients pass; None: straight through.
+        penalty: losses of the table itself; None: none.
     """
 
-    codebook: Tensor
-    started: Tensor
-
     def __init__(
-        self,
-        vocab_size: int,
-        dim: int,
-        upkeep: Upkeep | None = None,
-        start: KMeans | None = None,
-        estimator: Estimator | None = None,
+        self, vocab_size: int, dim: int, estimator: Estimator | None = None, penalty: Penalty | None = None
     ) -> None:
         super().__init__((vocab_size,), dim, estimator)
-        self.upkeep, self.start, self.starting = upkeep, start, start is not None
-        self.make_table(vocab_size, dim)
-        if start is not None:
-            self.register_buffer("started", torch.tensor(False))
-            self.register_load_state_dict_post_hook(_recall_start)
-
-    def normalise(self, vectors: Tensor) -> Tensor:
-        """What is compared and returned: the vectors (..., D) as they are."""
-        return vectors
-
-    def table(self) -> Tensor:
-        """The entries as they are compared, (V, D)."""
-        return self.normalise(self.codebook)
+        self.penalty = penalty
 
     @abstractmethod
-    def make_table(self, vocab_size: int, dim: int) -> None:
-        """Sets up `codebook` (V, D) with random entries, and what else the learning of it needs."""
+    def table(self) -> Tensor:
+        """The entries as they are compared, (V, D)."""
 
     @abstractmethod
     def table_losses(self, latent: Tensor, code: Tensor, mean: Mean) -> dict[str, Tensor]:
         """Losses that train the table; rows (n, D), 0 where masked."""
 
-    @abstractmethod
-    def move(self, share: Tensor, vectors: Tensor) -> None:
-        """Moves entries by a share (V,), 0..1, of the way to vectors (V, D)."""
-
-    @abstractmethod
-    def place(self, centres: Tensor, counts: Tensor) -> None:
-        """Starts from centres (V, D) with so many latents each, (V,)."""
+    def normalise(self, vectors: Tensor) -> Tensor:
+        """What is compared and returned: the vectors (..., D) as they are."""
+        return vectors
 
     def watch(self, latent: Tensor, index: Tensor, keep: Tensor | None) -> None:
         """In each training forward: latents (n, D), codes (n,), which count."""
-        if self.upkeep is not None:
-            self.upkeep.watch(self.table().detach(), latent, index, keep)
-
-    def update(self) -> None:
-        """See Stateful."""
-        if self.upkeep is not None:
-            self.upkeep.update(self)
-
-    @torch.no_grad()
-    def initialize_rows(self, x: Tensor, keep: Tensor | None) -> None:
-        """See Tokenwise: starts the codebook."""
-        if self.start is None or not self.starting:
-            return
-        self.place(*self.start(x, keep, len(self.codebook), self.normalise))
-        self.started.fill_(True)
-        self.starting = False
 
     def quantize(self, x: Tensor, mean: Mean, estimator: Estimator) -> Step:
         """See Tokenwise."""
@@ -107,6 +67,8 @@ class TableVQ(Tokenwise, Stateful):
         counted = code if mean.keep is None else code * mean.keep[:, None]
         error = F.mse_loss(latent, counted.detach(), reduction="sum") / self.dim
         losses = {"commitment": mean.of_sum(error), **self.table_losses(latent, counted, mean)}
+        if self.penalty is not None:
+            losses |= self.penalty(table)
         return Step(latent, code if estimator.to_codebook else code.detach(), index[:, None], losses)
 
     def choose(self, x: Tensor) -> Tensor:
@@ -123,8 +85,75 @@ class TableVQ(Tokenwise, Stateful):
             name = type(self).__name__
             raise InputError(f"{name} starts from data: give a training batch to initialize(z) first, or load weights")
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TableVQ":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Matching":
         return super()._apply(lambda t: _moved(t, fn(t)), recurse)
+
+
+class TableVQ(Matching, Stateful):
+    """Base of quantizers whose entries may be placed and moved one by one.
+
+    Args:
+        vocab_size: V, entries.
+        dim: D, channels of a latent.
+        upkeep: what moves rarely used entries in training; None: nothing does.
+        start: what the first codebook is made of the first latents with; None: random. See `initialize`.
+        estimator: how gradients pass; None: straight through.
+        penalty: losses of the table itself; None: none.
+    """
+
+    codebook: Tensor
+    started: Tensor
+
+    def __init__(
+        self,
+        vocab_size: int,
+        dim: int,
+        upkeep: Upkeep | None = None,
+        start: KMeans | None = None,
+        estimator: Estimator | None = None,
+        penalty: Penalty | None = None,
+    ) -> None:
+        super().__init__(vocab_size, dim, estimator, penalty)
+        self.upkeep, self.start, self.starting = upkeep, start, start is not None
+        self.make_table(vocab_size, dim)
+        if start is not None:
+            self.register_buffer("started", torch.tensor(False))
+            self.register_load_state_dict_post_hook(_recall_start)
+
+    def table(self) -> Tensor:
+        """See Matching."""
+        return self.normalise(self.codebook)
+
+    @abstractmethod
+    def make_table(self, vocab_size: int, dim: int) -> None:
+        """Sets up `codebook` (V, D) with random entries, and what else the learning of it needs."""
+
+    @abstractmethod
+    def move(self, share: Tensor, vectors: Tensor) -> None:
+        """Moves entries by a share (V,), 0..1, of the way to vectors (V, D)."""
+
+    @abstractmethod
+    def place(self, centres: Tensor, counts: Tensor) -> None:
+        """Starts from centres (V, D) with so many latents each, (V,)."""
+
+    def watch(self, latent: Tensor, index: Tensor, keep: Tensor | None) -> None:
+        """See Matching."""
+        if self.upkeep is not None:
+            self.upkeep.watch(self.table().detach(), latent, index, keep)
+
+    def update(self) -> None:
+        """See Stateful."""
+        if self.upkeep is not None:
+            self.upkeep.update(self)
+
+    @torch.no_grad()
+    def initialize_rows(self, x: Tensor, keep: Tensor | None) -> None:
+        """See Tokenwise: starts the codebook."""
+        if self.start is None or not self.starting:
+            return
+        self.place(*self.start(x, keep, len(self.codebook), self.normalise))
+        self.started.fill_(True)
+        self.starting = False
 
 
 class VQ(TableVQ):
