@@ -8,6 +8,7 @@ import torch
 from conftest import one_d_piece_tree
 
 import codeczoo
+from codeczoo import zoo
 from codeczoo.core.errors import ConfigError, InputError, WeightsError
 from codeczoo.core.types import Tokens
 
@@ -96,6 +97,16 @@ def test_save_and_load_is_the_same_codec(codec: Any, x: torch.Tensor, tmp_path: 
     assert weights_hash(again) == weights_hash(codec)
     next(again.parameters()).data.flatten()[0] += 1
     assert weights_hash(again) != weights_hash(codec)
+
+
+def test_a_table_calls_a_run_by_its_recipe(tmp_path: Any, tiny_codec: Any) -> None:
+    run = tmp_path / "one_d_piece_small" / "2026-11-22_04-31-53"
+    run.mkdir(parents=True)
+    for name in ("best", "last"):
+        codeczoo.save(run / f"{name}.safetensors", tiny_codec)
+    codeczoo.save(tmp_path / "mine.safetensors", tiny_codec)
+    assert zoo.title(run) == zoo.title(run / "last.safetensors") == "one_d_piece_small"
+    assert zoo.title(tmp_path / "mine.safetensors") == "mine"
 
 
 def test_loading_refuses_what_is_no_codec(tmp_path: Any, tiny_codec: Any) -> None:

@@ -37,6 +37,13 @@ def find(name_or_path: str | Path) -> Path:
     raise InputError(f"no codec '{name_or_path}' ships with codeczoo, and there is no such file; {hint}")
 
 
+def title(name_or_path: str | Path) -> str:
+    """What a table calls the codec that `load` would open: its recipe's name in a run folder, else its file's."""
+    path = find(name_or_path)
+    run = path.absolute().parent  # recipe/date/best.safetensors
+    return run.parent.name if path.stem in ("best", "last") else path.stem
+
+
 def load(name_or_path: str | Path) -> Codec:
     """A codec with its weights, in evaluation mode.
 

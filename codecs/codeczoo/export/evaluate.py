@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from codeczoo import zoo
 from codeczoo.core.errors import InputError
 from codeczoo.core.types import Tokens, TokenSpec
 from codeczoo.export.baselines import BASELINES, at_bytes
@@ -96,7 +96,7 @@ class Evaluation:
         self.originals: list[Tensor] = []
         self.uses = [CodebookUse(spec) for _ in rates]
         self.rows = [
-            [Row(name, label(rate), networks, runner.device) for name in (Path(runner.name).stem, *against)]
+            [Row(name, label(rate), networks, runner.device) for name in (zoo.title(runner.name), *against)]
             for rate in rates
         ]
 
