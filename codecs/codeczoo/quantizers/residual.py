@@ -6,6 +6,7 @@ Differs: residuals are taken of detached values and the estimator is applied onc
 reconstruction reaches the encoder with gain 1 at any depth, and every layer's commitment loss reaches it too.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -65,7 +66,7 @@ class Residual(Tokenwise):
             active = None if keep is None else keep[:, None].expand(-1, len(self.layers))  # (n, layers)
             if depth is not None:
                 among = torch.arange(len(self.layers), device=z.device) < depth[:, None]  # (B, layers)
-                among = among.repeat_interleave(len(x) // z.shape[0], 0)
+                among = among.repeat_interleave(math.prod(z.shape[2:]), 0)
                 active = among if active is None else active & among
             mean = Mean(active, len(x), x.device, across=self.training)
             return replace(self.finish(z, keep, self.quantize(x, mean, self.estimator)), depth=depth)

@@ -1,7 +1,8 @@
 """What the quantizers share that treat every position by itself: layout, masks, precision, the estimator."""
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import torch
 from einops import rearrange
@@ -32,13 +33,18 @@ class Step:
 
 
 class Tokenwise(Quantizer):
-    """Base of quantizers that see latents as rows (n, D), in float32 whatever autocast says.
+    """Base of quantizers that see latents as rows (n, D), in float32 whatever autocast says or the module is cast to.
+
+    Attributes:
+        drops: whether `draw` may leave codebooks out in training.
 
     Args:
         vocab_sizes: see Quantizer.
         dim: D.
         estimator: how gradients pass; None: straight through.
     """
+
+    drops: bool = False
 
     def __init__(self, vocab_sizes: tuple[int, ...], dim: int, estimator: Estimator | None = None) -> None:
         super().__init__()
@@ -57,6 +63,25 @@ class Tokenwise(Quantizer):
     def look_up(self, index: Tensor) -> Tensor:
         """Index (n, K) to rows (n, D)."""
 
+    @property
+    def layer_sizes(self) -> tuple[int, ...]:
+        """Codebooks of each of the layers that quantizer dropout may leave out, coarse to fine: here a single layer."""
+        return (len(self.vocab_sizes),)
+
+    def draw(self, batch: int, device: torch.device) -> Tensor | None:
+        """Quantizer dropout: how many layers each training sample keeps, int64 (batch,); None: all."""
+        return None
+
+    def choose_first(self, x: Tensor, n: int) -> Tensor:
+        """As `choose`, the first n codebooks."""
+        return self.choose(x)[:, :n]
+
+    def through(self, x: Tensor, mean: Mean) -> Step:
+        """As `quantize`, where no other quantizer is around: `value` carries the gradient that the estimator gives."""
+        estimator = self.estimator if self.training else StraightThrough()
+        step = self.quantize(x, mean, self.estimator)
+        return replace(step, value=estimator(step.latent, step.value))
+
     def initialize_rows(self, x: Tensor, keep: Tensor | None) -> None:
         """As `initialize`, of rows (n, D) and which count (n,)."""
 
@@ -70,14 +95,13 @@ class Tokenwise(Quantizer):
         """See Quantizer.forward; z of masked positions is 0, and so are their codes."""
         with torch.autocast(z.device.type, enabled=False):
             x, keep = rows(z, valid)
-            return self.finish(z, keep, self.quantize(x, Mean(keep, len(x), x.device, self.training), self.estimator))
+            return self.finish(z, keep, self.through(x, Mean(keep, len(x), x.device, self.training)))
 
     def finish(self, z: Tensor, keep: Tensor | None, step: Step) -> Quantized:
-        """What `forward` returns for z (B, D, *S) after its rows were quantized; `keep` bool (n,)."""
-        estimator = self.estimator if self.training else StraightThrough()
-        out, index = estimator(step.latent, step.value), step.index
+        """What `forward` returns for z (B, D, *S) after its rows went `through`; `keep` bool (n,)."""
+        out, index = step.value, step.index
         if keep is not None:
-            out, index = out * keep[:, None], index * keep[:, None]
+            out, index = torch.where(keep[:, None], out, 0.0), index * keep[:, None]  # a gradient there may be NaN
         return Quantized(grid(out, z).to(z.dtype), grid(index, z), step.losses)
 
     @torch.no_grad()
@@ -90,6 +114,14 @@ class Tokenwise(Quantizer):
         """codes int64 (B, K, *S) to z (B, D, *S), float32."""
         with torch.autocast(codes.device.type, enabled=False):
             return grid(self.look_up(rearrange(codes, "b k ... -> (b ...) k")), codes)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Tokenwise":
+        return super()._apply(lambda t: same_precision(t, fn(t)), recurse)
+
+
+def same_precision(before: Tensor, after: Tensor) -> Tensor:
+    """`after`, or where that has another precision `before` on its device."""
+    return after if after.dtype == before.dtype else before.to(after.device)
 
 
 def rows(z: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
@@ -107,3 +139,9 @@ def rows(z: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor | None]
 def grid(flat: Tensor, like: Tensor) -> Tensor:
     """Rows (n, C) to (B, C, *S), with B and *S of `like` (B, ?, *S)."""
     return flat.view(like.shape[0], *like.shape[2:], flat.shape[1]).movedim(-1, 1)
+
+
+def check_width(x: Tensor, width: int, what: str) -> None:
+    """Raises InputError unless rows x (n, C) are of so many channels or codebooks; else they would broadcast."""
+    if x.shape[1] != width:
+        raise InputError(f"{what}: wanted {width}, got {x.shape[1]}")

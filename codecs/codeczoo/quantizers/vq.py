@@ -26,7 +26,7 @@ from codeczoo.quantizers.upkeep import Upkeep
 
 
 class Matching(Tokenwise):
-    """Base of quantizers that match latents with a table of vectors. In float32, also after `.half()` or `.bfloat16()`.
+    """Base of quantizers that match latents with a table of vectors. In float32, whatever the module is cast to.
 
     Args:
         vocab_size: V, entries.
@@ -45,9 +45,13 @@ class Matching(Tokenwise):
     def table(self) -> Tensor:
         """The entries as they are compared, (V, D)."""
 
-    @abstractmethod
     def table_losses(self, latent: Tensor, code: Tensor, mean: Mean) -> dict[str, Tensor]:
-        """Losses that train the table; rows (n, D), 0 where masked."""
+        """Losses that train the table; rows (n, D), 0 where masked. Here "codebook" mean (code - sg(z))^2."""
+        return {"codebook": mean.of_sum(F.mse_loss(code, latent.detach(), reduction="sum") / self.dim)}
+
+    def find(self, x: Tensor, table: Tensor, adjust: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Rows (n, D) to the index (n,) of the entry that each matches; see `lookup.nearest`."""
+        return nearest(x, table, adjust)
 
     def normalise(self, vectors: Tensor) -> Tensor:
         """What is compared and returned: the vectors (..., D) as they are."""
@@ -60,7 +64,7 @@ class Matching(Tokenwise):
         """See Tokenwise."""
         self._check_start()
         latent, table = self.normalise(x), self.table()
-        index = nearest(latent.detach(), table.detach(), estimator.scores if self.training else None)
+        index = self.find(latent.detach(), table.detach(), estimator.scores if self.training else None)
         code = F.embedding(index, table)
         if self.training:
             self.watch(latent.detach(), index, mean.keep)
@@ -74,7 +78,7 @@ class Matching(Tokenwise):
     def choose(self, x: Tensor) -> Tensor:
         """See Tokenwise."""
         self._check_start()
-        return nearest(self.normalise(x), self.table())[:, None]
+        return self.find(self.normalise(x), self.table())[:, None]
 
     def look_up(self, index: Tensor) -> Tensor:
         """See Tokenwise."""
@@ -84,9 +88,6 @@ class Matching(Tokenwise):
         if self.starting:
             name = type(self).__name__
             raise InputError(f"{name} starts from data: give a training batch to initialize(z) first, or load weights")
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Matching":
-        return super()._apply(lambda t: _moved(t, fn(t)), recurse)
 
 
 class TableVQ(Matching, Stateful):
@@ -165,10 +166,6 @@ class VQ(TableVQ):
     def make_table(self, vocab_size: int, dim: int) -> None:
         """See TableVQ."""
         self.codebook = nn.Parameter(torch.empty(vocab_size, dim).uniform_(-1 / vocab_size, 1 / vocab_size))
-
-    def table_losses(self, latent: Tensor, code: Tensor, mean: Mean) -> dict[str, Tensor]:
-        """See TableVQ."""
-        return {"codebook": mean.of_sum(F.mse_loss(code, latent.detach(), reduction="sum") / self.dim)}
 
     def move(self, share: Tensor, vectors: Tensor) -> None:
         """See TableVQ."""
@@ -255,16 +252,17 @@ class EMAVQ(TableVQ):
         self.sums.copy_(torch.where(moved, self.codebook * self.counts[:, None], self.sums))
 
     def place(self, centres: Tensor, counts: Tensor) -> None:
-        """See TableVQ."""
+        """See TableVQ. A centre without latents counts as one: with next to none, smoothing would halve it at once."""
         self.codebook.copy_(centres)
-        self.counts.copy_(counts.clamp(min=self.epsilon))
+        self.counts.copy_(counts.clamp(min=1))
         self.sums.copy_(centres * self.counts[:, None])
 
 
 class _Cosine:
     def normalise(self, vectors: Tensor) -> Tensor:
-        """Unit length along the last axis."""
-        return F.normalize(vectors, dim=-1)
+        """Unit length along the last axis. Vectors without a direction become 0 and get no gradient."""
+        size = vectors.norm(dim=-1, keepdim=True)
+        return torch.where(size > 1e-8, vectors / size.clamp(min=1e-8), 0.0)
 
 
 class CosineVQ(_Cosine, VQ):
@@ -273,12 +271,6 @@ class CosineVQ(_Cosine, VQ):
 
 class CosineEMAVQ(_Cosine, EMAVQ):
     """EMAVQ by angle: latents and entries are compared, trained and returned on the unit sphere."""
-
-
-def _moved(before: Tensor, after: Tensor) -> Tensor:
-    """`after`, or where that lost precision `before` on its device."""
-    narrow = before.dtype == torch.float32 and after.dtype in (torch.float16, torch.bfloat16)
-    return before.to(after.device) if narrow else after
 
 
 def _recall_start(module: nn.Module, _: Any) -> None:
