@@ -61,14 +61,19 @@ class Mean:
             total = summed(count) if across else count
             self.scale = (world_size() if across else 1) / total.clamp(min=1)
 
-    def layer(self, k: int) -> "Mean":
-        """The k-th of L means, or the only one."""
-        if self.keep is not None and self.keep.ndim == 1:
+    def part(self, first: int, last: int) -> "Mean":
+        """Means number `first` to before `last` of L, of rows (n,) where that is one. The only one is every part."""
+        if self.keep is None or self.keep.ndim == 1:
             return self
-        one = object.__new__(Mean)
-        one.keep = None if self.keep is None else self.keep[:, k]
-        one.scale = self.scale[k] if isinstance(self.scale, Tensor) and self.scale.ndim else self.scale
-        return one
+        at = first if last == first + 1 else slice(first, last)
+        some = object.__new__(Mean)
+        some.keep, some.scale = self.keep[:, at], self.scale[at]  # type: ignore[index]
+        return some
+
+    @property
+    def rows(self) -> Tensor | None:
+        """Which rows count in the first mean, bool (n,); None: all."""
+        return self.keep if self.keep is None or self.keep.ndim == 1 else self.keep[:, 0]
 
     def __call__(self, per_token: Tensor) -> Tensor:
         """The mean of values (n,)."""

@@ -260,9 +260,8 @@ class EMAVQ(TableVQ):
 
 class _Cosine:
     def normalise(self, vectors: Tensor) -> Tensor:
-        """Unit length along the last axis. Vectors without a direction become 0 and get no gradient."""
-        size = vectors.norm(dim=-1, keepdim=True)
-        return torch.where(size > 1e-8, vectors / size.clamp(min=1e-8), 0.0)
+        """Unit length along the last axis."""
+        return unit(vectors)
 
 
 class CosineVQ(_Cosine, VQ):
@@ -271,6 +270,12 @@ class CosineVQ(_Cosine, VQ):
 
 class CosineEMAVQ(_Cosine, EMAVQ):
     """EMAVQ by angle: latents and entries are compared, trained and returned on the unit sphere."""
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Unit length along the last axis. Vectors without a direction become 0 and get no gradient."""
+    size = vectors.norm(dim=-1, keepdim=True)
+    return torch.where(size > 1e-8, vectors / size.clamp(min=1e-8), 0.0)
 
 
 def _recall_start(module: nn.Module, _: Any) -> None:
