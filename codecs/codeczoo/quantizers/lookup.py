@@ -29,7 +29,14 @@ def nearest(z: Tensor, table: Tensor, adjust: Callable[[Tensor], Tensor] | None 
 
     Shapes: int64 (n,).
     """
-    bias = table.square().sum(1) / -2
+    return highest(z, table, table.square().sum(1) / -2, adjust)
+
+
+@torch.no_grad()
+def highest(
+    z: Tensor, table: Tensor, bias: Tensor | None = None, adjust: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """Index of the row with the greatest score z.e + bias (V,). Other arguments and shapes: see `nearest`."""
     found = []
     for part in z.split(chunk_rows(len(table), z.device)):
         scores = affine(part, table, bias)
