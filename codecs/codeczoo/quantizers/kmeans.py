@@ -63,6 +63,7 @@ class KMeans(nn.Module):
         mean = (x * found[:, None]).sum(0) / count
         deviation = ((x - mean).square() * found[:, None]).sum() / count
         generator = torch.Generator().manual_seed(0)  # the same on every rank
-        noise = torch.randn(x.shape, generator=generator).to(x.device) * (deviation / x.shape[1] + 1e-12).sqrt()
+        size = (deviation + 1e-2 * mean.square().sum() + 1e-12).sqrt()  # not nothing where all latents are equal
+        noise = torch.randn(x.shape, generator=generator).to(x.device) * size / x.shape[1] ** 0.5
         copies = x[torch.arange(len(x), device=x.device) % count] + self.noise * noise
         return torch.where(found[:, None], x, copies)
