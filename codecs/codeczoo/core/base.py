@@ -2,20 +2,26 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from codeczoo.core.errors import InputError
 from codeczoo.core.types import Prefix, Quantized, Reconstruction, Tokens, TokenSpec
 
+Codes = TypeVar("Codes", default=Tensor)
 
-class Quantizer(nn.Module, ABC):
+
+class Quantizer(nn.Module, ABC, Generic[Codes]):
     """Continuous latents to codes and back.
 
+    Codes are one tensor. A quantizer with several streams is a Quantizer[tuple[Tensor, ...]]: a tensor for each stream,
+    coarse to fine.
+
     Attributes:
-        vocab_sizes: entries of each of the K codebooks, coarse to fine.
+        vocab_sizes: entries of each of the K codebooks, coarse to fine; of all streams, one after the other.
         dim: D, latent channels in and out.
         prefixes: which truncations of the codes still decode, "codebooks" or "streams".
         starting: True while it waits for `initialize`.
@@ -37,11 +43,11 @@ class Quantizer(nn.Module, ABC):
         """
 
     @abstractmethod
-    def encode(self, z: Tensor) -> Tensor:
+    def encode(self, z: Tensor) -> Codes:
         """z (B, D, *S) to codes int64 (B, K, *S). No losses, no state."""
 
     @abstractmethod
-    def decode(self, codes: Tensor) -> Tensor:
+    def decode(self, codes: Codes) -> Tensor:
         """codes int64 (B, K, *S) to z (B, D, *S)."""
 
 

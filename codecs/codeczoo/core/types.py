@@ -234,17 +234,25 @@ class Quantized:
 
     Args:
         z: (B, D, *S), forward value exactly `decode(codes)`, straight-through gradient.
-        codes: int64 (B, K, *S).
+        streams: codes int64 (B, K, *S), one tensor for each stream, coarse to fine. Most quantizers have one.
         losses: unweighted scalars by name; weights live in the recipe.
         stats: detached tensors by name, for logging.
-        depth: int64 (B,), how many codebooks take part in each sample (the codes of the others are 0); None: all.
+        depth: int64 (B,), how many codebooks take part in each sample, or streams where there are several (the codes of
+            the others are 0); None: all.
     """
 
     z: Tensor
-    codes: Tensor
+    streams: tuple[Tensor, ...]
     losses: dict[str, Tensor] = field(default_factory=dict)
     stats: dict[str, Tensor] = field(default_factory=dict)
     depth: Tensor | None = None
+
+    @property
+    def codes(self) -> Tensor:
+        """The only stream. Raises InputError when there are several."""
+        if len(self.streams) != 1:
+            raise InputError(f"this quantizer gave {len(self.streams)} streams; use .streams[s]")
+        return self.streams[0]
 
 
 @dataclass

@@ -102,7 +102,7 @@ class Tokenwise(Quantizer):
         out, index = step.value, step.index
         if keep is not None:
             out, index = torch.where(keep[:, None], out, 0.0), index * keep[:, None]  # a gradient there may be NaN
-        return Quantized(grid(out, z).to(z.dtype), grid(index, z), step.losses)
+        return Quantized(grid(out, z).to(z.dtype), (grid(index, z),), step.losses)
 
     @torch.no_grad()
     def encode(self, z: Tensor) -> Tensor:
