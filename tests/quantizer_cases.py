@@ -14,8 +14,11 @@ from torch import Tensor
 from codeczoo.core.base import Quantizer
 from codeczoo.quantizers.dropout import ChosenDepth, PerBatch, UniformDepth
 from codeczoo.quantizers.estimators import DiVeQ, Gumbel, Rotation
+from codeczoo.quantizers.ibq import IBQ, Entropy, Propagation
 from codeczoo.quantizers.kmeans import KMeans
+from codeczoo.quantizers.penalties import Orthogonality
 from codeczoo.quantizers.residual import Residual
+from codeczoo.quantizers.simvq import SimVQ
 from codeczoo.quantizers.upkeep import Anchors, Restart
 from codeczoo.quantizers.vq import EMAVQ, VQ, CosineEMAVQ, CosineVQ, TableVQ
 
@@ -41,6 +44,9 @@ class Case:
 GREEDY = {"round trip": "a sum of entries may be nearer to other first entries than to those that it is made of"}
 RANDOM = {"random": "training draws random numbers"}
 UNIT = {"gain": "the unit length passes no gradient along the latent", "scale": "length is not kept"}
+PRODUCT = {
+    "round trip": "a longer entry may have a greater product", "gain": "the gradient goes through probabilities",
+}
 
 CASES = {
     "vq": Case(lambda v, d: VQ(v, d)),
@@ -68,6 +74,7 @@ CASES = {
     "residual kmeans": Case(
         lambda v, d: Residual([EMAVQ(v, d, Restart(v, every=2), KMeans()) for _ in range(3)]), GREEDY
     ),
+    "residual vq kmeans": Case(lambda v, d: Residual([VQ(v, d, start=KMeans()) for _ in range(3)]), GREEDY),
     "residual uniform": Case(
         lambda v, d: Residual([EMAVQ(v, d) for _ in range(4)], UniformDepth(0.7)), GREEDY | RANDOM
     ),
@@ -79,6 +86,12 @@ CASES = {
         GREEDY | {"gain": "the rotation turns gradients"},
     ),
     "residual mixed": Case(lambda v, d: Residual([EMAVQ(v, d), VQ(11, d), EMAVQ(5, d, Anchors(5))]), GREEDY),
+    "simvq": Case(lambda v, d: SimVQ(v, d, penalty=Orthogonality())),
+    "ibq": Case(lambda v, d: IBQ(v, d), PRODUCT),
+    "ibq entropy": Case(lambda v, d: IBQ(v, d, Entropy(0.5)), PRODUCT),
+    "residual ibq": Case(
+        lambda v, d: Residual([IBQ(v, d) for _ in range(2)], UniformDepth(0.5), Propagation()), PRODUCT | RANDOM
+    ),
 }
 
 

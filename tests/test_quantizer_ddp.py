@@ -28,6 +28,7 @@ CUTS = {  # where the tokens of each step are divided: unequal parts, ranks with
     3: [(5, 11), (0, 17), (30, 30), (9, 9), (20, 28)],
 }
 MASKED = 3  # the step in which the first rank's tokens are all masked
+ONE_MASK = 4  # the step in which only the first rank has a mask
 SPREAD = names("random")
 EARLY = ["ema kmeans restart", "residual kmeans", "vq anchors"]  # also built before there is a process group
 RANDOM = ["residual uniform", "residual chosen"]  # ranks draw for themselves: equal to each other, not to one process
@@ -46,14 +47,15 @@ class Net(nn.Module):
         torch.manual_seed(1)
         self.encoder = nn.Linear(D, self.quantizer.dim)
 
-    def forward(self, x: Tensor, valid: Tensor, depth: Tensor) -> Tensor:
+    def forward(self, x: Tensor, valid: Tensor, depth: Tensor | None) -> Tensor:
         z = self.encoder(x)[:, :, None]
+        counted = None if valid.all() else valid[:, None]  # so some ranks may have a mask and others none
         if self.quantizer.starting:
-            self.quantizer.initialize(z, valid[:, None])
-        if isinstance(self.quantizer, Residual) and self.quantizer.depth is None:
-            q = self.quantizer(z, valid[:, None], depth.clamp(max=len(self.quantizer.layers)))
+            self.quantizer.initialize(z, counted)
+        if depth is not None and isinstance(self.quantizer, Residual) and self.quantizer.depth is None:
+            q = self.quantizer(z, counted, depth.clamp(max=len(self.quantizer.layers)))
         else:
-            q = self.quantizer(z, valid[:, None])
+            q = self.quantizer(z, counted)
         error = ((q.z[:, :, 0] - x.roll(1, 1)).square().mean(1) * valid).sum()
         count = summed(valid.sum().float()).clamp(min=1)
         return error * world_size() / count + sum(q.losses.values())
@@ -83,12 +85,14 @@ def train(name: str, rank: int, ranks: int, whole: int, micro: int, early: Net |
             valid = torch.rand(TOKENS, generator=generator) > 0.2
             if step == MASKED:
                 valid[: CUTS[whole][(step + part) % STEPS][0]] = False
+            if step == ONE_MASK:
+                valid = torch.arange(TOKENS) != 0
             bounds = [0, *CUTS[ranks][(step + part) % STEPS], TOKENS]
             mine = slice(bounds[rank], bounds[rank + 1])
             x = torch.where(valid[:, None], x, 1e4)
             waits = ranks > 1 and part + 1 < micro
             with wrapped.no_sync() if waits else nullcontext():  # type: ignore[operator]
-                value = wrapped(x[mine], valid[mine], depth[mine]) / micro
+                value = wrapped(x[mine], valid[mine], depth[mine] if micro == 1 else None) / micro
                 value.backward()
             loss += value.detach()
         gradient = net.encoder.weight.grad.clone()

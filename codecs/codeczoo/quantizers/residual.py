@@ -14,7 +14,7 @@ from torch import Tensor
 from codeczoo.quantizers.dropout import Depth
 from codeczoo.quantizers.estimators import Estimator
 from codeczoo.quantizers.layered import Layered, equal_dim, joined
-from codeczoo.quantizers.ranks import Mean
+from codeczoo.quantizers.ranks import Mean, idle
 from codeczoo.quantizers.tokenwise import Step, Tokenwise
 
 
@@ -57,6 +57,7 @@ class Residual(Layered):
             share, first = mean.part(first, last), last
             if layer.starting:
                 index.append(x.new_zeros(len(x), len(layer.vocab_sizes), dtype=torch.int64))
+                value = idle(value, layer)
                 continue
             given = rest if share.rows is None else torch.where(share.rows[:, None], rest, 0.0)
             step = layer.quantize(given, share, estimator)
