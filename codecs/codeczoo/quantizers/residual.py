@@ -55,7 +55,7 @@ class Residual(Layered):
         for layer in self.inner:
             last = first + len(layer.layer_sizes)
             share, first = mean.part(first, last), last
-            if layer.starting:
+            if layer.starting and self.training:  # in evaluation the layer says what is missing
                 index.append(x.new_zeros(len(x), len(layer.vocab_sizes), dtype=torch.int64))
                 value = idle(value, layer)
                 continue
