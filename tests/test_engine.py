@@ -169,16 +169,17 @@ def contest(start: int, weight: Weight | None = None) -> Contest:
     return Contest(Judge(), sgd, schedule.constant, weight or FixedWeight(0.1), start)
 
 
-def fit(task: CodecTask, steps: int) -> Any:
-    """Trains on noise."""
+def fit(task: CodecTask, steps: int, batch_size: int = 2, validate: bool = False) -> Any:
+    """Trains on noise, the same whatever the batch size."""
     from lightning import Trainer
 
-    batches = [{"x": torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(i))} for i in range(50)]
+    noise = torch.rand(100, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    batches = torch.utils.data.DataLoader([{"x": x} for x in noise.split(batch_size)], batch_size=None)  # type: ignore[arg-type]
     trainer = Trainer(
         accelerator="cpu", max_steps=steps, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, limit_val_batches=0,
+        enable_model_summary=False, limit_val_batches=int(validate), val_check_interval=1,
     )
-    trainer.fit(task, torch.utils.data.DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    trainer.fit(task, batches, batches if validate else None)
     return trainer
 
 
@@ -261,6 +262,58 @@ def test_checkpointing_changes_no_gradient_and_must_exist() -> None:
         torch.testing.assert_close(weights[0][name], weights[1][name], rtol=1e-5, atol=1e-7)
     with pytest.raises(ConfigError, match="recompute"):
         parts.set_checkpointing(nn.Linear(1, 1))
+
+
+EMAVQ = {
+    "_target_": "codeczoo.quantizers.vq.EMAVQ", "vocab_size": 16, "dim": 4,
+    "upkeep": {"_target_": "codeczoo.quantizers.upkeep.Restart", "vocab_size": 16, "every": 2},
+}
+STARTED = EMAVQ | {"start": {"_target_": "codeczoo.quantizers.kmeans.KMeans"}}
+NO_CODEBOOK_LOSS = {"l2": 1.0, "commitment": 0.25}
+
+
+def test_codebooks_learn_once_per_effective_batch() -> None:
+    codecs = []
+    for arguments, batch_size in (({"accumulate": 2}, 2), ({}, 4)):
+        torch.manual_seed(0)
+        codec = codeczoo.build(TREE | {"_target_": "codeczoo.image.titok.TiTok", "quantizer": EMAVQ})  # no tail drop
+        before = codec.quantizer.codebook.clone()
+        fit(small_task(codec=codec, objective=Objective({"l2": L2()}, NO_CODEBOOK_LOSS), **arguments), 4, batch_size)
+        assert codec.quantizer.upkeep.steps == 4 and not torch.equal(codec.quantizer.codebook, before)
+        codecs.append(codec)
+    torch.testing.assert_close(codecs[0].state_dict(), codecs[1].state_dict(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("layers", [0, 3])
+def test_codebooks_begin_from_training_data(layers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    residual = {"_target_": "codeczoo.quantizers.residual.Residual", "layers": [STARTED] * layers}
+    codec = codeczoo.build(TREE | {"quantizer": residual if layers else STARTED})
+    measured: list[bool] = []
+    task = small_task(codec=codec, objective=Objective({"l2": L2()}, NO_CODEBOOK_LOSS), ema=0.9)
+    measure = task.validation.measure
+    monkeypatch.setattr(task.validation, "measure", lambda *given: measured.append(True) or measure(*given))
+    fit(task, 5, 8, validate=True)  # with Lightning's sanity check, before any training data
+    assert not parts.waiting(codec) and len(measured) == 5 - max(layers, 1) + 1
+    for part in codec.quantizer.layers if layers else [codec.quantizer]:
+        assert part.started and len(part.codebook.unique(dim=0)) == 16
+    used = codec.quantizer.eval().encode(codec.encoder(torch.rand(16, 3, 16, 16)))[:, 0].unique()
+    assert len(used) > 8, "entries lie where the latents are"
+
+
+def test_quantizers_begin_from_the_latents_that_count() -> None:
+    codec = codeczoo.build(TREE | {"quantizer": STARTED})
+    z = torch.randn(2, 4, 30)
+    valid = torch.arange(30) < torch.tensor([[20], [3]])
+    tables = []
+    for given, named in (((z, valid), {}), ((z,), {"valid": valid}), ((), {"z": z, "valid": valid})):
+        quantizer = codeczoo.build(TREE | {"quantizer": STARTED}).quantizer
+        codec.quantizer = quantizer
+        with parts.starting_codebooks(codec):
+            quantizer(*given, **named)
+        tables.append(quantizer.codebook)
+    alone = codeczoo.build(TREE | {"quantizer": STARTED}).quantizer
+    alone.initialize(z.movedim(1, -1)[valid].t()[None])
+    assert all(torch.allclose(table, alone.codebook) for table in tables)
 
 
 def test_warm_start_takes_the_parts_it_names(tmp_path: Path) -> None:

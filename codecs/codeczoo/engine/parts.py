@@ -44,11 +44,15 @@ def set_checkpointing(module: nn.Module) -> None:
         part.checkpointing = True  # type: ignore[assignment]
 
 
+def waiting(codec: nn.Module) -> list[Quantizer]:
+    """The quantizers that begin from data and have not begun, or not with all of their layers."""
+    return [m for m in codec.modules() if isinstance(m, Quantizer) and m.starting]
+
+
 @contextmanager
 def starting_codebooks(codec: nn.Module) -> Iterator[None]:
     """Inside, quantizers that begin from data begin from the first latents that they get."""
-    waiting = [m for m in codec.modules() if isinstance(m, Quantizer) and m.starting]
-    hooks = [quantizer.register_forward_pre_hook(_start) for quantizer in waiting]
+    hooks = [quantizer.register_forward_pre_hook(_start, with_kwargs=True) for quantizer in waiting(codec)]
     try:
         yield
     finally:
@@ -56,9 +60,9 @@ def starting_codebooks(codec: nn.Module) -> Iterator[None]:
             hook.remove()
 
 
-def _start(quantizer: nn.Module, given: tuple[Tensor, ...]) -> None:
+def _start(quantizer: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
     assert isinstance(quantizer, Quantizer)
-    quantizer.initialize(*given[:2])
+    quantizer.initialize(*given[:2], **{name: named[name] for name in ("z", "valid") if name in named})
 
 
 class WarmStart:

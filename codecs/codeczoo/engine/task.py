@@ -219,7 +219,9 @@ class CodecTask(LightningModule):
             forget_gathered(self.codec)
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
-        """Measures one batch with the averaged weights."""
+        """Measures one batch with the averaged weights; nothing before all codebooks have begun from training data."""
+        if parts.waiting(self.codec):
+            return
         with self.averaged():
             self.validation.measure(self.codec, batch)
 
