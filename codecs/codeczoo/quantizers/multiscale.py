@@ -18,7 +18,7 @@ from codeczoo.core.types import Prefix, Quantized
 from codeczoo.quantizers.dropout import Depth
 from codeczoo.quantizers.estimators import Estimator, StraightThrough
 from codeczoo.quantizers.layered import equal_dim, joined
-from codeczoo.quantizers.ranks import Mean
+from codeczoo.quantizers.ranks import Mean, idle
 from codeczoo.quantizers.scales import Resampler, Smoothing
 from codeczoo.quantizers.tokenwise import Tokenwise, grid, rows, same_precision
 
@@ -139,8 +139,10 @@ class MultiScale(Quantizer[tuple[Tensor, ...]]):
             taken = None if among is None else among[:, k].view(-1, *[1] * len(self.size))  # (B, 1, ..)
             if taken is not None:
                 cells = taken.expand(-1, *self.scales[k]) if cells is None else cells & taken
-            if quantizer.starting:
+            if quantizer.starting and self.training:  # in evaluation the quantizer says what is missing
                 codes = part.new_zeros(part.shape[0], len(quantizer.vocab_sizes), *self.scales[k], dtype=torch.int64)
+                value = idle(value, quantizer)
+                value = value if self.smoothing is None else idle(value, self.smoothing)
             else:
                 x, keep = rows(part, cells)
                 step = quantizer.quantize(x, Mean(keep, len(x), x.device, self.training), self.inside)
