@@ -293,6 +293,30 @@ def test_every_coding_round_trips(vocab_size: int, count: int, skew: float, tag:
     assert len(entropy.compress(codes, vocab_size)) <= 1 + len(coding.encode(codes, vocab_size))
 
 
+def test_a_codecs_own_frequencies_make_short_files_shorter() -> None:
+    usage = torch.from_numpy(np.bincount(codes_of(4096, 10**6, 6, seed=1), minlength=4096)).float()
+    codes = torch.from_numpy(codes_of(4096, 256, 6))[None, None]
+    written = replace(one_d_tokens(256), streams=(codes,))
+    data = tokens.dumps(written, codec="c", weights_hash=HASH, priors=[usage])
+    assert len(data) < len(tokens.dumps(written, codec="c", weights_hash=HASH)) - 20
+    ideal = -np.log2((usage.numpy() + 1)[codes.flatten()] / 10**6).sum() / 8
+    assert tokens.read_header(data).payload_bytes < ideal * 1.02 + 8
+    assert torch.equal(tokens.read(data, priors=[usage * 0.37]).tokens.codes, codes), "the unit does not matter"
+    with pytest.raises(FormatError, match="frequencies of 4096 entries: read it with its priors"):
+        tokens.read(data)
+
+
+def test_priors_may_be_of_no_use() -> None:
+    written = one_d_tokens(256)
+    odd = torch.zeros(4096)
+    odd[:3] = torch.tensor([torch.inf, torch.nan, -1.0])
+    for priors in ([None], [torch.ones(4096)], [odd], [torch.zeros(4096)]):
+        data = tokens.dumps(written, codec="c", weights_hash=HASH, priors=priors)
+        assert torch.equal(tokens.read(data, priors).tokens.codes, written.codes)
+    plain = tokens.dumps(written, codec="c", weights_hash=HASH)
+    assert tokens.dumps(written, codec="c", weights_hash=HASH, priors=[None]) == plain
+
+
 @pytest.mark.parametrize(
     ("vocab_size", "count", "skew", "tag"), [(4096, 256, 1, 0), (5, 3000, 1, 1), (1024, 10**6, 5, 2), (16, 5000, 4, 3)]
 )

@@ -42,6 +42,13 @@ class Quantizer(nn.Module, ABC, Generic[Codes]):
         Those of several layers start one layer a call, so call it once per training batch while `starting`.
         """
 
+    def priors(self) -> tuple[Tensor | None, ...]:
+        """For each codebook how often its entries were used in training, (V,) in any unit; None where nobody counted.
+
+        For the range coder: `io.tokens.write(..., priors=...)`.
+        """
+        return (None,) * len(self.vocab_sizes)
+
     @abstractmethod
     def encode(self, z: Tensor) -> Codes:
         """z (B, D, *S) to codes int64 (B, K, *S). No losses, no state."""

@@ -26,25 +26,47 @@ TOTAL = 2**24
 COUNTS_LIMIT = 2**12  # largest entry of a stored histogram
 PRIORS = (1, 4)  # powers of two by which adaptive counts outweigh the one count that every entry starts with
 MAX_PRIOR = 8
+FINEST = 2**20  # what the most frequent entry counts as in a prior
 FIRST_RUN = 64  # codes before an adaptive model changes for the first time
 
 
-def compress(codes: Codes, vocab_size: int) -> bytes:
-    """The smallest block for the codes (N,), each in 0..vocab_size - 1: a byte for the coding used, then its bytes."""
-    usable = CODINGS if 2 <= vocab_size <= MAX_MODEL and 0 < len(codes) < MAX_COUNT else CODINGS[:1]
-    return min((bytes([tag]) + coding.encode(codes, vocab_size) for tag, coding in enumerate(usable)), key=len)
+def compress(codes: Codes, vocab_size: int, prior: Codes | None = None) -> bytes:
+    """The smallest block for codes: a byte for the coding used, then its bytes.
+
+    Args:
+        codes: (N,), each in 0..vocab_size - 1.
+        vocab_size: V.
+        prior: `frequencies` of the entries, (V,), which whoever reads must know too.
+    """
+    if not (2 <= vocab_size <= MAX_MODEL and 0 < len(codes) < MAX_COUNT):
+        return bytes([0]) + pack(codes, vocab_size)
+    blocks = [bytes([tag]) + coding.encode(codes, vocab_size) for tag, coding in enumerate(CODINGS)]
+    if prior is not None:
+        blocks.append(bytes([BY_PRIOR]) + _range_encode([(codes, _model(prior))]))
+    return min(blocks, key=len)
 
 
-def expand(block: bytes, vocab_size: int, count: int) -> Codes:
-    """The codes (count,) of a block. Raises FormatError when it cannot be one of `compress`."""
-    if not block or block[0] >= len(CODINGS):
-        raise FormatError(f"unknown coding {block[0] if block else 'of no bytes'}; allowed: 0..{len(CODINGS) - 1}")
+def expand(block: bytes, vocab_size: int, count: int, prior: Codes | None = None) -> Codes:
+    """The codes (count,) of a block. Raises FormatError when it cannot be one of `compress`, or wants the prior."""
+    if not block or block[0] > BY_PRIOR:
+        raise FormatError(f"unknown coding {block[0] if block else 'of no bytes'}; allowed: 0..{BY_PRIOR}")
     if block[0] and not (2 <= vocab_size <= MAX_MODEL and 0 < count < MAX_COUNT):
         raise FormatError(f"{count} codes of {vocab_size} entries cannot be range coded")
-    codes = CODINGS[block[0]].decode(block[1:], vocab_size, count)
+    if block[0] < BY_PRIOR:
+        codes = CODINGS[block[0]].decode(block[1:], vocab_size, count)
+    elif prior is None or len(prior) != vocab_size:
+        raise FormatError(f"coded by the codec's own frequencies of {vocab_size} entries: read it with its priors")
+    else:
+        codes = _RangeDecoder(block[1:]).codes(_model(prior), count)
     if codes.size and codes.max() >= vocab_size:
         raise FormatError(f"code {codes.max()} is outside 0..{vocab_size - 1}")
     return codes
+
+
+def frequencies(counts: NDArray[np.float32]) -> Codes:
+    """Usage of the entries (V,) in any unit as whole numbers, the same on any machine; none is 0."""
+    exact = np.nan_to_num(counts.astype(np.float64), posinf=0).clip(min=0)
+    return (exact * (FINEST / max(exact.max(initial=0), 1e-300))).astype(np.int64) + 1
 
 
 def pack(codes: Codes, vocab_size: int) -> bytes:
@@ -181,3 +203,4 @@ CODINGS = (
     Coding(encode_static, decode_static),
     Coding(encode_adaptive, decode_adaptive),
 )
+BY_PRIOR = len(CODINGS)  # the tag of codes that were coded by frequencies that are not in the block

@@ -1,7 +1,7 @@
 """The token file, .cz: self-describing header, codes in as few bytes as they take, checksum. See docs/format.md."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from codeczoo.io import entropy, header
 from codeczoo.io.files import atomic
 from codeczoo.io.header import Header
 
+Priors = Sequence[Tensor | None]
 SUFFIX = ".cz"
 MAGIC = b"\xabcz\n"
 VERSION = 1
@@ -32,17 +33,27 @@ class TokenFile:
 
 
 def write(
-    path: str | Path, tokens: Tokens, *, codec: str, weights_hash: str, fit: dict[str, Any] | None = None
+    path: str | Path,
+    tokens: Tokens,
+    *,
+    codec: str,
+    weights_hash: str,
+    fit: dict[str, Any] | None = None,
+    priors: Priors = (),
 ) -> int:
     """Writes a token file, whole or not at all; gives its size in bytes. Arguments and errors as for `dumps`."""
-    data = dumps(tokens, codec=codec, weights_hash=weights_hash, fit=fit)
+    data = dumps(tokens, codec=codec, weights_hash=weights_hash, fit=fit, priors=priors)
     with atomic(path) as temporary:
         temporary.write_bytes(data)
     return len(data)
 
 
-def read(source: str | Path | bytes) -> TokenFile:
+def read(source: str | Path | bytes, priors: Priors = ()) -> TokenFile:
     """Reads a token file, or one that is in memory already.
+
+    Args:
+        source: path, or content.
+        priors: those it was written with, where it was.
 
     Raises:
         InputError: the file cannot be opened.
@@ -54,7 +65,7 @@ def read(source: str | Path | bytes) -> TokenFile:
         if about.padded_codes > _allowed(data):
             raise FormatError(f"{about.padded_codes} codes in {len(data)} bytes are more than a file may claim")
         blocks = _blocks(payload)
-        streams = tuple(_stream(about, s, blocks) for s in range(len(about.shapes)))
+        streams = tuple(_stream(about, s, blocks, priors) for s in range(len(about.shapes)))
         if next(blocks, None) is not None:
             raise FormatError("there is more behind the last codebook")
         lengths = None if about.lengths is None else tuple(torch.tensor(n, dtype=torch.int64) for n in about.lengths)
@@ -70,7 +81,9 @@ def read_header(source: str | Path | bytes) -> Header:
     return _open(data, where)[0]
 
 
-def dumps(tokens: Tokens, *, codec: str, weights_hash: str, fit: dict[str, Any] | None = None) -> bytes:
+def dumps(
+    tokens: Tokens, *, codec: str, weights_hash: str, fit: dict[str, Any] | None = None, priors: Priors = ()
+) -> bytes:
     """A token file as bytes. Codes beyond `tokens.lengths` are not kept: they come back as 0.
 
     Args:
@@ -78,6 +91,8 @@ def dumps(tokens: Tokens, *, codec: str, weights_hash: str, fit: dict[str, Any] 
         codec: name of the codec that made them.
         weights_hash: `zoo.weights_hash` of it.
         fit: how the media was brought to the codec's size, plain values.
+        priors: how often the codec uses its entries (`Quantizer.priors()`), for each codebook of all streams. They make
+            short files shorter, but these can then only be read with the same priors.
 
     Raises:
         InputError: codes outside their vocabulary, or values that a header cannot hold.
@@ -93,7 +108,7 @@ def dumps(tokens: Tokens, *, codec: str, weights_hash: str, fit: dict[str, Any] 
     for s, codes in enumerate(tokens.streams):
         valid = _valid(about, s)
         for k, vocab_size in zip(range(codes.shape[1]), tokens.spec.streams[s].vocab_sizes, strict=False):
-            block = entropy.compress(codes[:, k][valid].flatten().numpy(), vocab_size)
+            block = entropy.compress(codes[:, k][valid].flatten().numpy(), vocab_size, _prior(about, s, k, priors))
             blocks.append(_varint(len(block)) + block)
     body = _varint(len(front)) + front + b"".join(blocks)
     data = MAGIC + bytes([VERSION]) + _varint(len(body) + CHECKSUM_BYTES) + body
@@ -134,15 +149,22 @@ def _open(data: bytes, where: str) -> tuple[Header, bytes]:
         raise FormatError(f"{where}: {error}") from None
 
 
-def _stream(about: Header, s: int, blocks: Iterator[bytes]) -> Tensor:
+def _stream(about: Header, s: int, blocks: Iterator[bytes], priors: Priors) -> Tensor:
     """The codes of one stream, (B, K, *S), from the next K blocks."""
     n_codebooks, *shape = about.shapes[s]
     valid = _valid(about, s)
     codes = torch.zeros(about.batch, n_codebooks, *shape, dtype=torch.int64)
     for k, vocab_size in zip(range(n_codebooks), about.spec.streams[s].vocab_sizes, strict=False):
-        stored = entropy.expand(next(blocks, b""), vocab_size, about.stored(s))
+        stored = entropy.expand(next(blocks, b""), vocab_size, about.stored(s), _prior(about, s, k, priors))
         codes[:, k][valid] = torch.from_numpy(stored).reshape(-1, *shape[1:])  # (stored rows, *S[1:])
     return codes
+
+
+def _prior(about: Header, s: int, k: int, priors: Priors) -> entropy.Codes | None:
+    """Frequencies for codebook k of stream s, where there are any."""
+    at = sum(len(stream.vocab_sizes) for stream in about.spec.streams[:s]) + k
+    counts = priors[at] if at < len(priors) else None
+    return None if counts is None else entropy.frequencies(counts.detach().float().cpu().numpy())
 
 
 def _valid(about: Header, s: int) -> Tensor:

@@ -51,6 +51,11 @@ class Grouped(Layered):
         """See Tokenwise."""
         return self.inner[0].draw(batch, device)
 
+    def priors(self) -> tuple[Tensor | None, ...]:
+        """See Quantizer."""
+        order = _by_depth(self.inner, len(self.layer_sizes))
+        return tuple(prior for g, first, last in order for prior in self.inner[g].priors()[first:last])
+
     def through(self, x: Tensor, mean: Mean) -> Step:
         """See Tokenwise."""
         return self._together([group.through(part, mean) for group, part in self._parts(x)])

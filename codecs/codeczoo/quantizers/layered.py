@@ -49,6 +49,10 @@ class Layered(Tokenwise):
     def layer_sizes(self) -> tuple[int, ...]:
         """See Tokenwise."""
 
+    def priors(self) -> tuple[Tensor | None, ...]:
+        """See Quantizer: those of the quantizers, one after the other."""
+        return tuple(prior for layer in self.inner for prior in layer.priors())
+
     @abstractmethod
     def choose_first(self, x: Tensor, n: int) -> Tensor:
         """See Tokenwise."""

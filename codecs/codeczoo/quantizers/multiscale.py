@@ -80,6 +80,10 @@ class MultiScale(Quantizer[tuple[Tensor, ...]]):
         """Whether a quantizer waits for `initialize`."""
         return any(quantizer.starting for quantizer in self._quantizers())
 
+    def priors(self) -> tuple[Tensor | None, ...]:
+        """See Quantizer: one that serves several scales counts for all of them together."""
+        return tuple(prior for quantizer in self._quantizers() for prior in quantizer.priors())
+
     def of_scales(self, estimator: Estimator) -> Estimator:
         """What the scales' quantizers choose with, and attach their values by; see `Tokenwise.quantize`."""
         return estimator

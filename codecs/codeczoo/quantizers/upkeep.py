@@ -28,6 +28,10 @@ class Upkeep(nn.Module, ABC):
         self.tally = Tally()
 
     @abstractmethod
+    def frequencies(self) -> Tensor:
+        """How often each entry was used lately, (V,), in any unit."""
+
+    @abstractmethod
     def watch(self, table: Tensor, x: Tensor, index: Tensor, keep: Tensor | None) -> None:
         """In each training forward: the table (V, D), the compared latents (n, D), their codes (n,) and which count."""
 
@@ -64,6 +68,10 @@ class Restart(Upkeep):
         self.threshold, self.every, self.decay, self.most = threshold, every, decay, min(most, vocab_size)
         self.register_buffer("usage", torch.ones(vocab_size))  # 1 is the mean
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def frequencies(self) -> Tensor:
+        """See Upkeep."""
+        return self.usage
 
     @torch.no_grad()
     def watch(self, table: Tensor, x: Tensor, index: Tensor, keep: Tensor | None) -> None:
@@ -112,6 +120,10 @@ class Anchors(Upkeep):
             raise ConfigError(f"Anchors: decay must be in 0..1, got {decay}")
         self.decay = decay
         self.register_buffer("share", torch.zeros(vocab_size))
+
+    def frequencies(self) -> Tensor:
+        """See Upkeep."""
+        return self.share
 
     @torch.no_grad()
     def watch(self, table: Tensor, x: Tensor, index: Tensor, keep: Tensor | None) -> None:

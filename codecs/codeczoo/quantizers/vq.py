@@ -147,6 +147,10 @@ class TableVQ(Matching, Stateful):
         if self.upkeep is not None:
             self.upkeep.update(self)
 
+    def priors(self) -> tuple[Tensor | None, ...]:
+        """See Quantizer: what the upkeep counted."""
+        return (None if self.upkeep is None else self.upkeep.frequencies(),)
+
     @torch.no_grad()
     def initialize_rows(self, x: Tensor, keep: Tensor | None) -> None:
         """See Tokenwise: starts the codebook."""
@@ -218,6 +222,10 @@ class EMAVQ(TableVQ):
     def table_losses(self, latent: Tensor, code: Tensor, mean: Mean) -> dict[str, Tensor]:
         """None: the table learns in `update`."""
         return {}
+
+    def priors(self) -> tuple[Tensor | None, ...]:
+        """See Quantizer: the moving averages' counts."""
+        return (self.counts,)
 
     @torch.no_grad()
     def watch(self, latent: Tensor, index: Tensor, keep: Tensor | None) -> None:
