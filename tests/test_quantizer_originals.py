@@ -17,8 +17,12 @@ from torch import Tensor
 from codeczoo.core.base import Quantizer
 from codeczoo.core.errors import InputError, WeightsError
 from codeczoo.quantizers import originals
+from codeczoo.quantizers.dimensionwise import Dimensionwise
 from codeczoo.quantizers.fsq import FSQ
 from codeczoo.quantizers.lfq import GQ, LFQ
+from codeczoo.quantizers.multiscale import MultiScale
+from codeczoo.quantizers.scales import Bicubic
+from codeczoo.quantizers.shared_mapping import SharedMapping
 
 PARITY = Path(os.environ.get("CODECZOO_PARITY", SHARED / "parity"))
 
@@ -100,6 +104,41 @@ def test_equal_codes_and_vectors(name: str) -> None:
     if case.value:
         value = quantizer.decode(expected)
         torch.testing.assert_close(value, io[case.value].reshape(value.shape), atol=5e-5, rtol=1e-5)
+
+
+def fixture(name: str) -> dict[str, Tensor]:
+    if not (PARITY / name).is_dir():
+        pytest.skip(f"no parity fixture {PARITY / name} (set CODECZOO_PARITY)")
+    return load_file(PARITY / name / "io.safetensors")
+
+
+@pytest.mark.parametrize(("bits", "end"), [(4, 4.0), (6, 5.0)])
+def test_tokenbridge(bits: int, end: float) -> None:
+    io, name = fixture("tokenbridge"), f"b{bits}_r{end}"
+    z = io["latents_norm"]
+    quantizer = Dimensionwise(z.shape[1], 2**bits, -end, end)
+    assert torch.equal(quantizer.encode(z), io[f"tokens_{name}"])
+    torch.testing.assert_close(quantizer.decode(io[f"tokens_{name}"]), io[f"dequant_{name}"], atol=1e-5, rtol=0)
+    probe, margin = io[f"probe_x_{name}"], io[f"probe_margin_{name}"]
+    codes = Dimensionwise(1, 2**bits, -end, end).encode(probe[None, None])[0, 0]
+    assert not ((codes != io[f"probe_tokens_{name}"]) & (margin > 1e-5)).any()
+
+
+def test_tokenflow() -> None:
+    io, state = fixture("tokenflow"), load_file(PARITY / "tokenflow" / "weights.safetensors")
+    tables = [state[f"quantize.embedding_{part}.weight"] for part in ("vqkd", "vqgan")]
+    one = SharedMapping(len(tables[0]), *(table.shape[1] for table in tables))
+    with torch.no_grad():
+        one.codebook.copy_(torch.cat(tables, 1))
+    scales = [(n, n) for n in (1, 2, 4, 6)]
+    quantizer = MultiScale([one], scales, Bicubic()).eval()
+    streams = quantizer.encode(io["z"])
+    codes = torch.cat([stream.flatten(1) for stream in streams], 1)
+    unsure = (io["margin"] <= 1e-4).cummax(1).values
+    assert not ((codes != io["tokens"]) & ~unsure).any() and not unsure.all()
+    pieces = io["tokens"].split([h * w for h, w in scales], 1)
+    expected = tuple(piece.view(-1, 1, *scale) for piece, scale in zip(pieces, scales, strict=True))
+    torch.testing.assert_close(quantizer.decode(expected), io["quant"], atol=5e-5, rtol=1e-4)
 
 
 # --- vector-quantize-pytorch itself -----------------------------------------------------------------------------------
