@@ -46,9 +46,20 @@ def maskgit_tree() -> dict[str, Any]:
     }
 
 
+def residual_tree() -> dict[str, Any]:
+    layers = [{"_target_": "codeczoo.quantizers.vq.VQ", "vocab_size": v, "dim": 8} for v in (64, 32, 16)]
+    return one_d_piece_tree() | {"quantizer": {"_target_": "codeczoo.quantizers.residual.Residual", "layers": layers}}
+
+
+def fsq_tree() -> dict[str, Any]:
+    tree = one_d_piece_tree() | {"quantizer": {"_target_": "codeczoo.quantizers.fsq.FSQ", "levels": [5] * 8}}
+    return tree | {"_target_": "codeczoo.image.titok.TiTok"}
+
+
 TREES = {
     "titok": titok_tree(), "titok_codebook": titok_tree("codebook"), "one_d_piece": one_d_piece_tree(),
     "tatitok": tatitok_tree(), "maskgit_vqgan": maskgit_tree(),
+    "residual": residual_tree(), "fsq": fsq_tree(),
 }
 
 
@@ -97,6 +108,14 @@ def test_save_and_load_is_the_same_codec(codec: Any, x: torch.Tensor, tmp_path: 
     assert weights_hash(again) == weights_hash(codec)
     next(again.parameters()).data.flatten()[0] += 1
     assert weights_hash(again) != weights_hash(codec)
+
+
+def test_codebooks_of_a_residual_quantizer_are_a_prefix_too(x: torch.Tensor) -> None:
+    codec = build(residual_tree())
+    tokens = codec.encode(x, n_positions=5, n_codebooks=2)
+    assert tokens.codes.shape == (3, 2, 5) and codec.spec.prefixes == ("positions", "codebooks")
+    assert torch.equal(codec.decode(tokens), codec.decode(codec.encode(x).prefix(positions=5, codebooks=2)))
+    assert not torch.equal(codec.decode(tokens), codec.decode(codec.encode(x).prefix(positions=5)))
 
 
 def test_a_table_calls_a_run_by_its_recipe(tmp_path: Any, tiny_codec: Any) -> None:
@@ -179,8 +198,8 @@ def test_wrong_media_is_one_clear_line(codec: Any) -> None:
 
 def test_codes_out_of_range_are_named(codec: Any, x: torch.Tensor) -> None:
     tokens = codec.encode(x)
-    tokens.codes.view(-1)[1] = 64
-    with pytest.raises(InputError, match="code 64 is outside"):
+    tokens.codes.movedim(1, 0)[0, 0, ..., 1] = 10**6
+    with pytest.raises(InputError, match="code 1000000 is outside"):
         codec.decode(tokens)
 
 

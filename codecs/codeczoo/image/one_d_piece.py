@@ -30,7 +30,7 @@ class OneDPiece(TiTok):
         self, encoder: Encoder1D, quantizer: Quantizer, decoder: Decoder1D, head: PixelHead | CodebookHead
     ) -> None:
         super().__init__(encoder, quantizer, decoder, head)
-        self.spec = replace(self.spec, prefixes=("positions",))
+        self.spec = replace(self.spec, prefixes=("positions", *quantizer.prefixes))
 
     def thin(self, z: Tensor) -> Tensor:
         """z (B, D, N) to (B, D, k) in training; all of it in evaluation."""

@@ -107,7 +107,7 @@ class TiTok(Codec):
         self.encoder, self.quantizer, self.decoder, self.head = encoder, quantizer, decoder, head
         size, n = encoder.image_size, encoder.n_tokens
         stream = StreamSpec(quantizer.vocab_sizes, ("position",), (n,), rate=n)
-        self.spec = TokenSpec("image", "image", (stream,), input_size=(size, size))
+        self.spec = TokenSpec("image", "image", (stream,), quantizer.prefixes, input_size=(size, size))
 
     def encode(
         self, x: Tensor, *, n_positions: int | None = None, n_codebooks: int | None = None, n_streams: int | None = None
