@@ -135,7 +135,7 @@ class AdaptiveKMeans(nn.Module):
         fits = [self._lloyd(x, compared, keep, start[:, :k]) for k in range(self.least, self.most + 1)]
         best = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         if len(fits) > 1:
-            best = self.rule.choose(torch.stack([self._measure(compared, keep, *fit) for fit in fits]))
+            best = self.rule.choose(torch.stack([self._measure(compared, keep, c, i) for c, i, _ in fits]))
         lacking = [self.most - c.shape[1] for c, _, _ in fits]
         centres = torch.stack([F.pad(c, (0, 0, 0, m)) for (c, _, _), m in zip(fits, lacking, strict=True)])
         counts = torch.stack([F.pad(n, (0, m)) for (_, _, n), m in zip(fits, lacking, strict=True)])
@@ -153,11 +153,11 @@ class AdaptiveKMeans(nn.Module):
             centres = torch.where(counts[..., None] > 0, means, centres)
         return centres, index, counts
 
-    def _measure(self, compared: Tensor, keep: Tensor, centres: Tensor, index: Tensor, counts: Tensor) -> Tensor:
+    def _measure(self, compared: Tensor, keep: Tensor, centres: Tensor, index: Tensor) -> Tensor:
         distance = torch.cdist(compared, self.normalise(centres))  # (B, N, k)
         own = distance.gather(2, index[..., None])[..., 0]
-        elsewhere = distance.masked_fill((counts == 0)[:, None], torch.inf).scatter(2, index[..., None], torch.inf)
-        return self.rule.measure(own, elsewhere.amin(2), keep)
+        other = distance.scatter(2, index[..., None], torch.inf).amin(2)
+        return self.rule.measure(own, other, keep)
 
 
 class CosineAdaptiveKMeans(AdaptiveKMeans):
