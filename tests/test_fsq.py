@@ -276,8 +276,9 @@ def test_impossible_levels_are_refused() -> None:
             with pytest.raises(ConfigError, match="levels must be"):
                 make(levels)
     assert FSQ([4] * 31).vocab_sizes == (1 << 62,)
-    with pytest.raises(ConfigError, match=r"2\^62"):
-        FSQ([4] * 31 + [3])
+    for levels in ([4] * 30 + [5], [4] * 31 + [3]):
+        with pytest.raises(ConfigError, match=r"2\^62"):
+            FSQ(levels)
 
 
 # --- residual ---

@@ -20,7 +20,7 @@ from codeczoo.quantizers.tokenwise import Step, check_width
 
 
 class _Layer(SymmetricFSQ):
-    """Symmetric levels over -L^-k..L^-k, k the number of the layer; what lies outside is cut off."""
+    """Symmetric levels over -L^-k..L^-k, k the number of the layer; what lies outside gets the outer ones."""
 
     scale: Tensor
 
@@ -29,7 +29,7 @@ class _Layer(SymmetricFSQ):
         self.register_buffer("scale", (self.levels**k).float(), persistent=False)
 
     def bound(self, x: Tensor) -> Tensor:
-        return (x * self.scale).clamp(-1, 1) * self.span
+        return x * self.scale * self.span
 
     def values(self, steps: Tensor) -> Tensor:
         return super().values(steps) / self.scale
