@@ -14,17 +14,26 @@ from torch import Tensor
 from codeczoo.core.base import Quantizer
 from codeczoo.quantizers.dropout import ChosenDepth, PerBatch, UniformDepth
 from codeczoo.quantizers.estimators import DiVeQ, Gumbel, Rotation
+from codeczoo.quantizers.fsq import FSQ, FactorisedFSQ, SymmetricFSQ
+from codeczoo.quantizers.grouped import Grouped
 from codeczoo.quantizers.ibq import IBQ, Entropy, Propagation
 from codeczoo.quantizers.kmeans import KMeans
+from codeczoo.quantizers.lfq import BSQ, GQ, LFQ
 from codeczoo.quantizers.penalties import Orthogonality
+from codeczoo.quantizers.projected import AngularVQ, Projected
 from codeczoo.quantizers.residual import Residual
+from codeczoo.quantizers.residual_fsq import ResidualFSQ
+from codeczoo.quantizers.residual_lfq import ResidualLFQ
+from codeczoo.quantizers.shared_mapping import SharedMapping
 from codeczoo.quantizers.simvq import SimVQ
+from codeczoo.quantizers.split import Split
 from codeczoo.quantizers.upkeep import Anchors, Restart
 from codeczoo.quantizers.vq import EMAVQ, VQ, CosineEMAVQ, CosineVQ, TableVQ
 
 V, D = 37, 6
 SHAPES = {"1d": (3, D, 11), "2d": (3, D, 4, 5), "3d": (3, D, 2, 3, 4)}
 MASKS = ("none", "ragged", "empty row")
+LEVELS = (8, 5, 5, 4, 3, 3)
 PRECISIONS = ("float32", "bfloat16", "autocast")
 
 
@@ -46,6 +55,16 @@ RANDOM = {"random": "training draws random numbers"}
 UNIT = {"gain": "the unit length passes no gradient along the latent", "scale": "length is not kept"}
 PRODUCT = {
     "round trip": "a longer entry may have a greater product", "gain": "the gradient goes through probabilities",
+}
+PROJECTED = {
+    "round trip": "the way in does not undo the way out",
+    "gain": "gradients go through the projections",
+    "commitment": "it is that of the projected latent",
+}
+BOUNDED = {
+    "round trip": "decoded values are bounded once more: codes round trip, encode(decode(codes)) does not",
+    "gain": "the bound's slope is part of the gradient",
+    "commitment": "there is none",
 }
 
 CASES = {
@@ -91,6 +110,35 @@ CASES = {
     "ibq entropy": Case(lambda v, d: IBQ(v, d, Entropy(0.5)), PRODUCT),
     "residual ibq": Case(
         lambda v, d: Residual([IBQ(v, d) for _ in range(2)], UniformDepth(0.5), Propagation()), PRODUCT | RANDOM
+    ),
+    "angular": Case(lambda v, d: AngularVQ(v, d)),
+    "shared mapping": Case(lambda v, d: SharedMapping(v, d - 2, 2), UNIT),
+    # temperature 1: at 0.01 rounding in one step is a hundred times as much in the next, which no comparison survives
+    "lfq": Case(lambda v, d: LFQ(d, temperature=1.0)),
+    "lfq groups": Case(lambda v, d: LFQ(d, 2, temperature=1.0, order="little")),
+    "bsq": Case(lambda v, d: BSQ(d), UNIT),
+    "gq": Case(lambda v, d: GQ(2, d // 2, temperature=1.0)),
+    "residual lfq": Case(lambda v, d: ResidualLFQ(d, 3, temperature=1.0)),
+    "fsq": Case(lambda v, d: FSQ(LEVELS[:d]), BOUNDED),
+    "fsq symmetric": Case(lambda v, d: SymmetricFSQ(LEVELS[:d]), BOUNDED),
+    "fsq factorised": Case(lambda v, d: FactorisedFSQ(LEVELS[:d]), BOUNDED),
+    "residual fsq": Case(lambda v, d: ResidualFSQ(LEVELS[:d], 3), BOUNDED),
+    "projected": Case(lambda v, d: Projected(VQ(v, 3), d), PROJECTED),
+    "projected cosine ema": Case(lambda v, d: Projected(CosineEMAVQ(v, 3, Restart(v, every=2)), d), PROJECTED),
+    "residual projected": Case(lambda v, d: Residual([Projected(AngularVQ(v, 3), d) for _ in range(3)]), PROJECTED),
+    "grouped": Case(lambda v, d: Grouped([VQ(v, d // 2), EMAVQ(v + 3, d - d // 2)])),
+    "grouped uniform": Case(
+        lambda v, d: Grouped([Residual([EMAVQ(v, d // 2) for _ in range(3)], UniformDepth()) for _ in range(2)]),
+        GREEDY | RANDOM,
+    ),
+    "grouped kmeans": Case(
+        lambda v, d: Grouped([Residual([EMAVQ(v, d // 2, start=KMeans()) for _ in range(2)]) for _ in range(2)]), GREEDY
+    ),
+    "split": Case(
+        lambda v, d: Split([
+            Projected(Residual([EMAVQ(v, 3)]), d, bias=False),
+            Projected(Residual([EMAVQ(v, 3) for _ in range(3)]), d, bias=False),
+        ]), PROJECTED,
     ),
 }
 

@@ -30,8 +30,13 @@ CUTS = {  # where the tokens of each step are divided: unequal parts, ranks with
 MASKED = 3  # the step in which the first rank's tokens are all masked
 ONE_MASK = 4  # the step in which only the first rank has a mask
 SPREAD = names("random")
+ACCUMULATED = [
+    "ema restart", "cosine ema kmeans restart", "cosine anchors", "residual 8", "residual mixed", "ibq entropy", "lfq",
+    "split",
+]
 EARLY = ["ema kmeans restart", "residual kmeans", "vq anchors"]  # also built before there is a process group
-RANDOM = ["residual uniform", "residual chosen"]  # ranks draw for themselves: equal to each other, not to one process
+# Ranks draw for themselves, so they are equal to each other but not to one process:
+RANDOM = ["residual uniform", "residual chosen", "grouped uniform"]
 
 
 class Net(nn.Module):
@@ -106,7 +111,7 @@ def train(name: str, rank: int, ranks: int, whole: int, micro: int, early: Net |
 def everything(rank: int, ranks: int, whole: int, early: dict[str, Net]) -> dict[str, dict[str, Any]]:
     """All trainings, by name."""
     found = {name: train(name, rank, ranks, whole, 1) for name in [*SPREAD, *RANDOM]}
-    found |= {f"{name}, accumulated": train(name, rank, ranks, whole, MICRO) for name in SPREAD}
+    found |= {f"{name}, accumulated": train(name, rank, ranks, whole, MICRO) for name in ACCUMULATED}
     return found | {f"{name}, early": train(name, rank, ranks, whole, MICRO, early[name]) for name in EARLY}
 
 

@@ -194,7 +194,7 @@ def test_p9_masked_positions_get_no_gradient(name: str, kind: str) -> None:
     assert (z.grad.movedim(1, -1)[valid] != 0).any(1).all()
 
 
-@pytest.mark.parametrize("name", [n for n in names("random") if n.startswith("residual")])
+@pytest.mark.parametrize("name", [n for n in names("random", "commitment") if n.startswith("residual")])
 def test_p9_commitment_of_every_layer_reaches_the_latent(name: str) -> None:
     """The gradient is 2 / (tokens D layers) times the sum over layers of what is left after them."""
     quantizer, z = ready(name), latents("1d").requires_grad_()
@@ -293,9 +293,21 @@ def test_p16_no_tensor_of_tokens_by_entries(name: str) -> None:
 GOLDEN = {  # seed of the latents, hash of the codes
     "vq": (5, "b61b5a8732488e16"),
     "cosine": (5, "030ee61e2a10a159"),
+    "angular": (5, "030ee61e2a10a159"),
+    "shared mapping": (5, "ca5934e5230af6e6"),
     "residual 3": (5, "8a75153b546d3d82"),
     "residual 8": (15, "0dc876d4c50cbf61"),
     "residual mixed": (5, "b7e19dea3071e47d"),
+    "grouped": (5, "e7e56d9d23acf3d9"),
+    "lfq": (7, "499d0344fdef1db1"),
+    "lfq groups": (7, "46b06bc90173fc35"),
+    "bsq": (7, "499d0344fdef1db1"),
+    "gq": (7, "46b06bc90173fc35"),
+    "residual lfq": (95, "9b2a551891a2760e"),
+    "fsq": (5, "815570a5bcfaa3d1"),
+    "fsq symmetric": (6, "3450321fdfdf4c61"),
+    "fsq factorised": (5, "6e030ddeb0149335"),
+    "residual fsq": (95, "15f5fb90c35e067f"),
 }
 
 
@@ -304,8 +316,8 @@ def test_golden_codes(name: str) -> None:
     """Codes of fixed latents never change.
 
     Entries and latents are made of integers, so they have the same bits on every machine. Only codes are compared, and
-    the latents are such that moving each by a ten-thousandth of its size, far more than rounding can, leaves all codes:
-    no order of summation, vector width or library decides anything.
+    the latents are such that moving each by about 1e-4, far more than rounding can, leaves all codes: no order of
+    summation, vector width or library decides anything.
     """
     quantizer = ready(name, 61).eval()
     seed, golden = GOLDEN[name]
