@@ -211,6 +211,17 @@ def test_gradients_of_the_smooth_parts() -> None:
     assert torch.autograd.gradcheck(lambda x: joint_sums(fields(x, (5, 7), 4), keep), flat)
 
 
+def test_masks_and_chunks_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, keep = torch.randn(2, 5, 40, dtype=torch.float64, requires_grad=True), torch.rand(40) > 0.5
+    weight, found = torch.randn(2, 4, 8, dtype=torch.float64), []
+    for chunk in (1 << 20, 7 * 24):
+        monkeypatch.setitem(lookup.CHUNK, "cpu", chunk)
+        sums = joint_sums(logits, keep)
+        found.append((sums, torch.autograd.grad((sums * weight).sum(), logits)[0]))
+    torch.testing.assert_close(*found)
+    assert not found[1][1][..., ~keep].any() and torch.allclose(sums.sum((1, 2)), keep.sum().double())
+
+
 def test_minimising_makes_tokens_sure_and_uses_all_codes() -> None:
     torch.manual_seed(1)
     z = torch.full((1, 4, 64), 0.4) + 0.1 * torch.randn(1, 4, 64)

@@ -19,6 +19,7 @@ from codeczoo.quantizers.bit_entropy import fields, joint_sums, of_bits, of_dist
 from codeczoo.quantizers.estimators import Estimator
 from codeczoo.quantizers.ranks import Mean, summed_with_gradient, world_size
 from codeczoo.quantizers.tokenwise import Step, Tokenwise, check_width
+from codeczoo.quantizers.vq import unit
 
 Order = Literal["big", "little"]
 
@@ -185,5 +186,5 @@ class BSQ(BinaryQuantizer):
         super().__init__(dim, groups, max(dim, 1) ** -0.5, temperature, order, entropy_bits, estimator)
 
     def normalise(self, x: Tensor) -> Tensor:
-        """Unit length; latents shorter than 1e-6 stay shorter."""
-        return F.normalize(x, dim=-1, eps=1e-6)
+        """Unit length."""
+        return unit(x)
