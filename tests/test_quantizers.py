@@ -176,6 +176,17 @@ def test_p11_restarted_entries_are_latents_that_survive(kind: type[TableVQ]) -> 
     assert restarted[10:].all()
 
 
+def test_p11_an_entry_that_was_just_used_stays_however_rarely_it_is() -> None:
+    quantizer = VQ(3, 2, Restart(3, threshold=0.5, every=1, decay=0.0))
+    quantizer.codebook.data.copy_(torch.tensor([[0, 0], [5, 0], [90, 90.0]]))
+    z = torch.zeros(1, 2, 100)
+    z[0, 0, 0] = 5.2  # one token of a hundred: usage 0.03
+    quantizer(z)
+    update(quantizer)
+    table = quantizer.codebook.detach()
+    assert torch.equal(table[:2], torch.tensor([[0, 0], [5, 0.0]])) and table[2].tolist() in ([0, 0], z[0, :, 0].tolist())
+
+
 @pytest.mark.parametrize("kind", [EMAVQ, CosineEMAVQ])
 def test_p19_nearly_all_entries_get_used(kind: type[TableVQ]) -> None:
     torch.manual_seed(0)
@@ -298,6 +309,14 @@ def test_dropped_layers_learn_nothing_from_the_samples_they_miss() -> None:
     for k in range(2, 8):
         torch.testing.assert_close(some.layers[k].state_dict(), alone.layers[k].state_dict())
     assert not torch.allclose(some.layers[1].codebook, alone.layers[1].codebook)
+
+
+def test_a_layer_is_not_trained_by_what_it_leaves_to_later_ones() -> None:
+    quantizer = ready("residual projected")
+    sum(quantizer(latents("1d")).losses.values()).backward()
+    ways_out = [layer.out_proj.weight.grad for layer in quantizer.layers]
+    assert all(grad is None or not grad.any() for grad in ways_out)
+    assert all(layer.in_proj.weight.grad.any() for layer in quantizer.layers)
 
 
 def test_what_residual_refuses() -> None:
