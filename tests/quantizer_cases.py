@@ -27,8 +27,9 @@ from codeczoo.quantizers.residual_lfq import ResidualLFQ
 from codeczoo.quantizers.shared_mapping import SharedMapping
 from codeczoo.quantizers.simvq import SimVQ
 from codeczoo.quantizers.split import Split
+from codeczoo.quantizers.tables import TableVQ
 from codeczoo.quantizers.upkeep import Anchors, Restart
-from codeczoo.quantizers.vq import EMAVQ, VQ, CosineEMAVQ, CosineVQ, TableVQ
+from codeczoo.quantizers.vq import EMAVQ, VQ, CosineEMAVQ, CosineVQ
 
 V, D = 37, 6
 SHAPES = {"1d": (3, D, 11), "2d": (3, D, 4, 5), "3d": (3, D, 2, 3, 4)}

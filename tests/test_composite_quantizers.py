@@ -28,9 +28,10 @@ from codeczoo.quantizers.residual import Residual
 from codeczoo.quantizers.scales import Bicubic, Linear, Nearest, Smoothing
 from codeczoo.quantizers.shared_mapping import SharedMapping
 from codeczoo.quantizers.split import Split
+from codeczoo.quantizers.tables import TableVQ
 from codeczoo.quantizers.tally import update
 from codeczoo.quantizers.upkeep import Restart
-from codeczoo.quantizers.vq import EMAVQ, VQ, CosineVQ, TableVQ
+from codeczoo.quantizers.vq import EMAVQ, VQ, CosineVQ
 
 PARITY = Path(os.environ.get("CODECZOO_PARITY", SHARED / "parity"))
 V, D = 19, 6

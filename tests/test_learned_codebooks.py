@@ -21,9 +21,10 @@ from codeczoo.quantizers.penalties import Orthogonality
 from codeczoo.quantizers.residual import Residual
 from codeczoo.quantizers.semantic_ids import RQVAE, unique_ids
 from codeczoo.quantizers.simvq import SimVQ
+from codeczoo.quantizers.tables import Matching
 from codeczoo.quantizers.tally import update
 from codeczoo.quantizers.upkeep import Restart
-from codeczoo.quantizers.vq import EMAVQ, VQ, CosineVQ, Matching
+from codeczoo.quantizers.vq import EMAVQ, VQ, CosineVQ
 
 V, D = 23, 6
 KINDS = {

@@ -14,9 +14,10 @@ from codeczoo.quantizers.dropout import ChosenDepth, Depth, PerBatch, UniformDep
 from codeczoo.quantizers.estimators import DiVeQ, Gumbel, Rotation, StraightThrough
 from codeczoo.quantizers.kmeans import KMeans
 from codeczoo.quantizers.residual import Residual
+from codeczoo.quantizers.tables import TableVQ
 from codeczoo.quantizers.tally import update
 from codeczoo.quantizers.upkeep import Anchors, Restart
-from codeczoo.quantizers.vq import EMAVQ, VQ, CosineEMAVQ, CosineVQ, TableVQ
+from codeczoo.quantizers.vq import EMAVQ, VQ, CosineEMAVQ, CosineVQ
 
 TABLES = ["vq", "cosine", "ema", "cosine ema"]
 

@@ -20,8 +20,8 @@ from codeczoo.quantizers.estimators import Estimator
 from codeczoo.quantizers.lookup import chunk_rows, highest
 from codeczoo.quantizers.penalties import Penalty
 from codeczoo.quantizers.ranks import Mean, summed_with_gradient, world_size
+from codeczoo.quantizers.tables import Matching
 from codeczoo.quantizers.tokenwise import Step
-from codeczoo.quantizers.vq import Matching
 
 FEWEST = 64  # rows of a chunk: fewer would read a large table once for little work
 

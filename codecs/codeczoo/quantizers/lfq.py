@@ -18,8 +18,8 @@ from codeczoo.core.errors import ConfigError
 from codeczoo.quantizers.bit_entropy import fields, joint_sums, of_bits, of_distribution
 from codeczoo.quantizers.estimators import Estimator
 from codeczoo.quantizers.ranks import Mean, summed_with_gradient, world_size
+from codeczoo.quantizers.tables import unit
 from codeczoo.quantizers.tokenwise import Step, Tokenwise, check_width
-from codeczoo.quantizers.vq import unit
 
 Order = Literal["big", "little"]
 

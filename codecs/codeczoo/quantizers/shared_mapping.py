@@ -10,8 +10,9 @@ from codeczoo.quantizers.estimators import Estimator
 from codeczoo.quantizers.kmeans import KMeans
 from codeczoo.quantizers.lookup import nearest
 from codeczoo.quantizers.penalties import Penalty
+from codeczoo.quantizers.tables import unit
 from codeczoo.quantizers.upkeep import Upkeep
-from codeczoo.quantizers.vq import VQ, unit
+from codeczoo.quantizers.vq import VQ
 
 
 class SharedMapping(VQ):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from codeczoo.quantizers.estimators import Estimator
 from codeczoo.quantizers.penalties import Penalty
-from codeczoo.quantizers.vq import Matching
+from codeczoo.quantizers.tables import Matching
 
 
 class SimVQ(Matching):

@@ -17,7 +17,7 @@ from codeczoo.quantizers.ranks import gathered, summed, world_size
 from codeczoo.quantizers.tally import Tally
 
 if TYPE_CHECKING:
-    from codeczoo.quantizers.vq import TableVQ
+    from codeczoo.quantizers.tables import TableVQ
 
 
 class Upkeep(nn.Module, ABC):
