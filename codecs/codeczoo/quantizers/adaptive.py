@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codeczoo.core.errors import ConfigError, InputError
-from codeczoo.quantizers.tokenwise import rows
+from codeczoo.quantizers.layout import rows
 
 
 @dataclass(frozen=True, eq=False)

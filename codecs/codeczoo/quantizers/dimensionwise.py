@@ -12,8 +12,9 @@ from torch import Tensor
 
 from codeczoo.core.errors import ConfigError, InputError
 from codeczoo.quantizers.estimators import Estimator
+from codeczoo.quantizers.layout import check_width
 from codeczoo.quantizers.ranks import Mean
-from codeczoo.quantizers.tokenwise import Step, Tokenwise, check_width
+from codeczoo.quantizers.tokenwise import Step, Tokenwise
 
 
 class Dimensionwise(Tokenwise):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from codeczoo.quantizers.dimensionwise import Dimensionwise
+from codeczoo.quantizers.layout import check_width, rows
 from codeczoo.quantizers.ranks import gathered, summed
-from codeczoo.quantizers.tokenwise import check_width, rows
 
 
 class Fit(ABC):

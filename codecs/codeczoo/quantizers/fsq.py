@@ -14,8 +14,9 @@ from torch import Tensor
 
 from codeczoo.core.errors import ConfigError
 from codeczoo.quantizers.estimators import Estimator
+from codeczoo.quantizers.layout import check_width, grid, rows
 from codeczoo.quantizers.ranks import Mean
-from codeczoo.quantizers.tokenwise import Step, Tokenwise, check_width, grid, rows
+from codeczoo.quantizers.tokenwise import Step, Tokenwise
 
 MOST_LEVELS = 1 << 16  # of one channel: far below what float32 rounds exactly
 MOST_ENTRIES = 1 << 62

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from codeczoo.core.errors import ConfigError, InputError
 from codeczoo.core.types import Prefix, Quantized
 from codeczoo.quantizers.estimators import Estimator
+from codeczoo.quantizers.layout import grid, rows
 from codeczoo.quantizers.ranks import Mean
-from codeczoo.quantizers.tokenwise import Tokenwise, grid, rows
+from codeczoo.quantizers.tokenwise import Tokenwise
 
 
 class Layered(Tokenwise):

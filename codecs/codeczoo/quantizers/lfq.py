@@ -17,9 +17,10 @@ from torch.nn import functional as F
 from codeczoo.core.errors import ConfigError
 from codeczoo.quantizers.bit_entropy import fields, joint_sums, of_bits, of_distribution
 from codeczoo.quantizers.estimators import Estimator
+from codeczoo.quantizers.layout import check_width
 from codeczoo.quantizers.ranks import Mean, summed_with_gradient, world_size
 from codeczoo.quantizers.tables import unit
-from codeczoo.quantizers.tokenwise import Step, Tokenwise, check_width
+from codeczoo.quantizers.tokenwise import Step, Tokenwise
 
 Order = Literal["big", "little"]
 

@@ -18,9 +18,10 @@ from codeczoo.core.types import Prefix, Quantized
 from codeczoo.quantizers.dropout import Depth
 from codeczoo.quantizers.estimators import Estimator, StraightThrough
 from codeczoo.quantizers.layered import equal_dim, joined
+from codeczoo.quantizers.layout import grid, rows
 from codeczoo.quantizers.ranks import Mean, idle
 from codeczoo.quantizers.scales import Resampler, Smoothing
-from codeczoo.quantizers.tokenwise import Tokenwise, grid, rows, same_precision
+from codeczoo.quantizers.tokenwise import Tokenwise, same_precision
 
 
 class MultiScale(Quantizer[tuple[Tensor, ...]]):

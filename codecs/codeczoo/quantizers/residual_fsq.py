@@ -14,9 +14,10 @@ from codeczoo.core.errors import ConfigError
 from codeczoo.quantizers.dropout import Depth
 from codeczoo.quantizers.estimators import Estimator
 from codeczoo.quantizers.fsq import FLOAT_EXACT, SymmetricFSQ
+from codeczoo.quantizers.layout import check_width
 from codeczoo.quantizers.ranks import Mean
 from codeczoo.quantizers.residual import Residual
-from codeczoo.quantizers.tokenwise import Step, check_width
+from codeczoo.quantizers.tokenwise import Step
 
 
 class _Layer(SymmetricFSQ):

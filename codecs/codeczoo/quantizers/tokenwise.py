@@ -9,9 +9,9 @@ from einops import rearrange
 from torch import Tensor
 
 from codeczoo.core.base import Quantizer
-from codeczoo.core.errors import InputError
 from codeczoo.core.types import Quantized
 from codeczoo.quantizers.estimators import Estimator, StraightThrough
+from codeczoo.quantizers.layout import grid, rows
 from codeczoo.quantizers.ranks import Mean
 
 
@@ -122,26 +122,3 @@ class Tokenwise(Quantizer):
 def same_precision(before: Tensor, after: Tensor) -> Tensor:
     """`after`, or where that has another precision `before` on its device."""
     return after if after.dtype == before.dtype else before.to(after.device)
-
-
-def rows(z: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """z (B, D, *S) as float32 rows (n, D), 0 where masked, and which count, bool (n,). Raises InputError."""
-    x = rearrange(z.float(), "b d ... -> (b ...) d")
-    if valid is None:
-        return x, None
-    if valid.dtype != torch.bool or valid.shape != z.shape[:1] + z.shape[2:]:
-        wanted = tuple(z.shape[:1] + z.shape[2:])
-        raise InputError(f"valid must be bool {wanted}, got {str(valid.dtype)[6:]} {tuple(valid.shape)}")
-    keep = valid.reshape(-1)
-    return torch.where(keep[:, None], x, 0.0), keep  # not a product: padding may hold NaN
-
-
-def grid(flat: Tensor, like: Tensor) -> Tensor:
-    """Rows (n, C) to (B, C, *S), with B and *S of `like` (B, ?, *S)."""
-    return flat.view(like.shape[0], *like.shape[2:], flat.shape[1]).movedim(-1, 1)
-
-
-def check_width(x: Tensor, width: int, what: str) -> None:
-    """Raises InputError unless rows x (n, C) are of so many channels or codebooks; else they would broadcast."""
-    if x.shape[1] != width:
-        raise InputError(f"{what}: wanted {width}, got {x.shape[1]}")
