@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from codeczoo.core.errors import ConfigError, InputError
 from codeczoo.quantizers import lookup
-from codeczoo.quantizers.dropout import ChosenDepth, Depth, PerBatch, UniformDepth
+from codeczoo.quantizers.dropout import ChosenDepth, Depth, PerBatch, UniformDepth, kept
 from codeczoo.quantizers.estimators import DiVeQ, Gumbel, Rotation, StraightThrough
 from codeczoo.quantizers.kmeans import KMeans
 from codeczoo.quantizers.residual import Residual
@@ -430,3 +430,12 @@ def test_wrong_masks_are_input_errors() -> None:
     for valid in (torch.ones(3, 11), torch.ones(3, 6, 11, dtype=torch.bool), torch.ones(3, 10, dtype=torch.bool)):
         with pytest.raises(InputError, match="valid must be bool"):
             ready("vq")(z, valid)
+
+
+def test_tail_drop_is_a_mask_of_fixed_shape() -> None:
+    torch.manual_seed(0)
+    mask = kept(UniformDepth()(4000, 8, torch.device("cpu")), 8)
+    assert mask.shape == (4000, 8) and mask.dtype == torch.bool
+    assert (mask.int().diff(dim=1) <= 0).all(), "only the tail goes"
+    shares = torch.bincount(mask.sum(1), minlength=9)[1:] / 4000
+    assert (shares - 1 / 8).abs().max() < 0.03 and not (mask.sum(1) == 0).any()

@@ -81,6 +81,14 @@ class PerBatch(Depth):
         return self.rule(1, layers, device).expand(batch)
 
 
+def kept(counts: Tensor, n: int) -> Tensor:
+    """Which of n layers, scales or positions stay where the first `counts` (B,) do, bool (B, n).
+
+    Tail drop of 1D tokens is a rule's draw over positions: `kept(rule(batch, n, device), n)` as `valid`.
+    """
+    return torch.arange(n, device=counts.device) < counts[:, None]
+
+
 def _check(wanted: int, layers: int) -> None:
     if wanted > layers:
         raise ConfigError(f"quantizer dropout wants {wanted} layers of a quantizer with {layers}")

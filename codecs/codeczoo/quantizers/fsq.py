@@ -14,7 +14,7 @@ from torch import Tensor
 
 from codeczoo.core.errors import ConfigError
 from codeczoo.quantizers.estimators import Estimator
-from codeczoo.quantizers.layout import check_width, grid, rows
+from codeczoo.quantizers.layout import by_channel, check_width, grid, rows
 from codeczoo.quantizers.ranks import Mean
 from codeczoo.quantizers.tokenwise import Step, Tokenwise
 
@@ -93,7 +93,7 @@ class FSQ(Tokenwise):
     def steps(self, x: Tensor) -> Tensor:
         """x (n, D) to levels 0..L-1, whole numbers in float32 (n, D). Raises InputError."""
         check_width(x, self.dim, "channels of z")
-        return self._nearest(self.bound(x))
+        return self._nearest(self.bound(by_channel(x)))
 
     def codes(self, steps: Tensor) -> Tensor:
         """Levels as `steps` gives them to codes int64 (n, K), in range even where x was no number."""
@@ -102,7 +102,7 @@ class FSQ(Tokenwise):
     def quantize(self, x: Tensor, mean: Mean, estimator: Estimator) -> Step:
         """See Tokenwise."""
         check_width(x, self.dim, "channels of z")
-        position = self.bound(x)
+        position = self.bound(by_channel(x))
         steps = self._nearest(position.detach())
         return Step(position / self.span, self.values(steps), self.codes(steps))
 

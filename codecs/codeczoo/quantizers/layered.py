@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from codeczoo.core.errors import ConfigError, InputError
 from codeczoo.core.types import Prefix, Quantized
+from codeczoo.quantizers.dropout import kept
 from codeczoo.quantizers.estimators import Estimator
 from codeczoo.quantizers.layout import grid, rows
 from codeczoo.quantizers.ranks import Mean
@@ -74,7 +75,7 @@ class Layered(Tokenwise):
             x, keep = rows(z, valid)
             active = keep
             if depth is not None:
-                among = torch.arange(layers, device=z.device) < depth[:, None]  # (B, layers)
+                among = kept(depth, layers)  # (B, layers)
                 among = among.repeat_interleave(math.prod(z.shape[2:]), 0)  # (n, layers)
                 active = among if keep is None else among & keep[:, None]
             mean = Mean(active, len(x), x.device, across=self.training).part(0, layers)

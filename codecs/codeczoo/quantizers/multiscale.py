@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from codeczoo.core.base import Quantizer
 from codeczoo.core.errors import ConfigError, InputError
 from codeczoo.core.types import Prefix, Quantized
-from codeczoo.quantizers.dropout import Depth
+from codeczoo.quantizers.dropout import Depth, kept
 from codeczoo.quantizers.estimators import Estimator, StraightThrough
 from codeczoo.quantizers.layered import equal_dim, joined
 from codeczoo.quantizers.layout import grid, rows
@@ -119,7 +119,7 @@ class MultiScale(Quantizer[tuple[Tensor, ...]]):
         self._check_latent(z)
         if depth is None and self.training and self.depth is not None:
             depth = self.depth(z.shape[0], len(self.scales), z.device)
-        among = None if depth is None else torch.arange(len(self.scales), device=z.device) < depth[:, None]  # (B, L)
+        among = None if depth is None else kept(depth, len(self.scales))  # (B, L)
         estimator = self.estimator if self.training else StraightThrough()
         with torch.autocast(z.device.type, enabled=False):
             x, keep = rows(z, valid)
