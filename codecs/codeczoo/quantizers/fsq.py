@@ -71,15 +71,15 @@ class FSQ(Tokenwise):
 
     def bound(self, x: Tensor) -> Tensor:
         """x (n, D) to where it lies among the levels (n, D): in levels, from the value 0."""
-        return (x + self.shift).tanh() * self.reach - self.offset
+        return ((x + self.shift).tanh_() * self.reach).sub_(self.offset)
 
     def rounded(self, position: Tensor) -> Tensor:
         """Position among the levels to the nearest one counted from the lowest, (n, D)."""
-        return position.round() + self.span
+        return position.round().add_(self.span)
 
     def values(self, steps: Tensor) -> Tensor:
         """Levels 0..L-1 (n, D) to what they stand for, (n, D)."""
-        return (steps - self.span) / self.span
+        return (steps - self.span).div_(self.span)
 
     def pack(self, steps: Tensor) -> Tensor:
         """Levels, whole numbers (n, D), to their codes int64 (n, K)."""
@@ -125,7 +125,7 @@ class FSQ(Tokenwise):
             return grid(self.codes(self._nearest(x / one)), z)
 
     def _nearest(self, position: Tensor) -> Tensor:
-        return torch.minimum(self.rounded(position).clamp(min=0), self.top)
+        return torch.minimum(self.rounded(position).clamp_(min=0), self.top)
 
 
 class SymmetricFSQ(FSQ):
@@ -151,7 +151,7 @@ class SymmetricFSQ(FSQ):
 
     def rounded(self, position: Tensor) -> Tensor:
         """See FSQ; half-way goes up, so that 0 does too."""
-        return (position + (self.span + 0.5)).floor()
+        return (position + (self.span + 0.5)).floor_()
 
 
 class _Factorised:
