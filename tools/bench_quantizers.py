@@ -78,6 +78,7 @@ CASES = {
     "lfq_2^18_512": Case(2, 256, 18, 0, lambda: LFQ(18), ("LFQ", {"dim": 18, "codebook_size": 2**18})),
     "lfq_2^18_16384": Case(16, 1024, 18, 0, lambda: LFQ(18), ("LFQ", {"dim": 18, "codebook_size": 2**18})),
 }
+LEAST = 0.5
 TOO_LARGE = {"lfq_2^18_16384"}  # for them: 17 GB a tensor, five at least
 
 
@@ -85,7 +86,7 @@ class Timer:
     """Best milliseconds of several runs.
 
     Args:
-        repeats: how often to run, after one run that does not count.
+        repeats: how often to run at least, after one run that does not count; short ones run for LEAST seconds.
     """
 
     def __init__(self, repeats: int) -> None:
@@ -93,8 +94,8 @@ class Timer:
 
     def __call__(self, run: Callable[[], Any]) -> float:
         """Times `run`."""
-        times = []
-        for _ in range(self.repeats + 1):
+        times: list[float] = []
+        while len(times) <= self.repeats or sum(times) < LEAST:
             start = time.perf_counter()
             run()
             if torch.cuda.is_available():
