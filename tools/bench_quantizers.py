@@ -78,7 +78,7 @@ CASES = {
     "lfq_2^18_512": Case(2, 256, 18, 0, lambda: LFQ(18), ("LFQ", {"dim": 18, "codebook_size": 2**18})),
     "lfq_2^18_16384": Case(16, 1024, 18, 0, lambda: LFQ(18), ("LFQ", {"dim": 18, "codebook_size": 2**18})),
 }
-LEAST = 0.5
+LEAST = 0.5  # seconds
 TOO_LARGE = {"lfq_2^18_16384"}  # for them: 17 GB a tensor, five at least
 
 
@@ -160,7 +160,6 @@ def measure(name: str, side: str, repeats: int) -> dict[str, float]:
 
     step(z[:1, :, :2] if side == "ours" else z[:1, :2])  # loads code, which is not what we count
     before = peak_mb()
-
     return {"train": timer(lambda: step(z)), "memory": peak_mb() - before, "encode": timer(lambda: encode(z))}
 
 
