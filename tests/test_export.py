@@ -17,7 +17,7 @@ from codeczoo.export.patterns import Flat, grid_of
 from codeczoo.io.image import Fit
 
 LINE = TokenSpec("image", "image", (StreamSpec((64,), ("position",), (16,), 16),), ("positions",), (32, 32))
-AUDIO = TokenSpec("audio", "second", (StreamSpec((10, 20, 30), ("time",), (None,), 75),), ("codebooks",), channels=1)
+AUDIO = TokenSpec("audio", "second", (StreamSpec((10, 20, 30), ("time",), (None,), 75),), ("codebooks",), None, 24000, 1)
 GRID = TokenSpec("image", "pixel", (StreamSpec((100,), ("row", "column"), (None, None), 1 / 256),))
 PYRAMID = TokenSpec(
     "image",
@@ -37,7 +37,7 @@ def sample(spec: TokenSpec, *grids: tuple[int, ...], batch: int = 1, seed: int =
         shape = grids[s] if grids else tuple(n for n in stream.shape if n is not None)
         books = [torch.randint(v, (batch, 1, *shape), generator=generator) for v in stream.vocab_sizes]
         streams.append(torch.cat(books, 1))
-    size = torch.tensor([spec.input_size or (48, 32)]).expand(batch, -1)
+    size = torch.tensor([spec.input_size or {"image": (48, 32), "audio": (2000,)}[spec.media]]).expand(batch, -1)
     return Tokens(spec, tuple(streams), size)
 
 
@@ -88,7 +88,7 @@ def test_generated_ids_need_neither_size_nor_grid_where_the_codec_has_one() -> N
     tokens = pattern.tokens([64, 5, 6, 7, 65])
     assert tokens.codes.tolist() == [[[5, 6, 7]]] and tokens.size.tolist() == [[32, 32]]
     with pytest.raises(InputError, match="any size"):
-        Flat(GRID).tokens([100, 5, 101])
+        Flat(GRID).tokens([100, 5, 101], None, (1, 1))
     with pytest.raises(InputError, match="grid"):
         Flat(GRID).tokens([100, 5, 101], (16, 16))
 

@@ -1,7 +1,7 @@
 """Tokens as data sets for language models: patterns (codes <-> ids), writers, readers.
 
     reader = codeczoo.export.read("tokens/")
-    ids = reader.ids(0)                        # integers (L,), as the language model sees them
+    ids = reader.ids(0)                        # integers (L,) or (K, L), as the language model sees them
     x_hat = codec.decode(reader.tokens(0))     # exactly the tokens that were exported
 """
 
@@ -16,7 +16,7 @@ __all__ = ["Reader", "read"]
 
 # Here, because the command line shows them and this module costs no import of torch.
 FORMATS = ("npy", "parquet")  # codeczoo.export.FORMAT has a Writer and a Reader
-PATTERNS = ("flat",)  # classes of codeczoo.export.patterns
+PATTERNS = ("flat", "parallel", "delay", "coarse-first")  # classes of codeczoo.export.patterns
 DTYPES = ("uint16", "uint32", "int32")
 
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib import import_module
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from codeczoo.core.errors import CodeczooError, FormatError, InputError, Weights
 from codeczoo.core.types import Tokens, TokenSpec
 from codeczoo.export import FORMATS
 from codeczoo.export.batches import Runner
-from codeczoo.export.patterns import Ids, Pattern, grid_of
+from codeczoo.export.patterns import Ids, Pattern, grid_of, sizes_of
 from codeczoo.export.sources import Sample
 from codeczoo.io.image import Fit
 
@@ -36,7 +35,7 @@ class Document:
 
     Args:
         id: its path below the input folder, without suffix.
-        size: of each sample as the codec got it, (H, W) for images.
+        size: of each sample as the codec got it, (H, W) for images, samples for audio; see `patterns.sizes_of`.
         grid: sizes of the position axes, see `patterns.grid_of`.
         fit: how the picture was fitted to the codec; None where the codec takes any size.
         sha256: of the input file's bytes, hex.
@@ -77,11 +76,11 @@ class Writer(ABC):
         self._inputs = sha256()
 
     def add(self, document: Document, ids: Ids) -> None:
-        """Appends one document."""
+        """Appends one document, ids (L,) or (rows, L)."""
         self.documents += 1
-        self.tokens += len(ids)
+        self.tokens += ids.size
         self._inputs.update(f"{document.sha256} {document.id}\n".encode())
-        self._add(document, ids)
+        self._add(document, ids.T.reshape(-1))  # (K, L) -> (L * K,), step by step
 
     def close(self, header: dict[str, Any]) -> dict[str, Any]:
         """Finishes all files; returns the header with the counts, which also stands in header.json."""
@@ -114,9 +113,19 @@ class Reader(ABC):
     def __len__(self) -> int:
         return int(self.header["documents"])
 
-    @abstractmethod
     def ids(self, i: int) -> NDArray[Any]:
-        """Ids (L,) of document i, in the type they are stored in."""
+        """Ids of document i, (L,) or (rows, L) as the pattern has it, in the type they are stored in."""
+        row = self._ids(self._number(i))
+        rows = self.pattern.rows
+        if rows is None:
+            return row
+        if len(row) % rows:
+            raise FormatError(f"{self.folder}: document {i}: {len(row)} ids are no steps of {rows} each")
+        return row.reshape(-1, rows).T  # (L * K,) -> (K, L)
+
+    @abstractmethod
+    def _ids(self, i: int) -> NDArray[Any]:
+        """All ids of document i >= 0, step by step."""
 
     @abstractmethod
     def document(self, i: int) -> Document:
@@ -145,7 +154,7 @@ class Reader(ABC):
 def header_of(runner: Runner, pattern: Pattern, format_: str) -> dict[str, Any]:
     """Everything of the header that is known before the first document."""
     vocabulary, spec = pattern.vocabulary, pattern.spec
-    edges = vocabulary.edges.tolist()
+    books = (vocabulary.stream, vocabulary.first, vocabulary.sizes)
     return {
         "version": VERSION,
         "codeczoo": codeczoo.__version__,
@@ -156,10 +165,10 @@ def header_of(runner: Runner, pattern: Pattern, format_: str) -> dict[str, Any]:
         "pattern": pattern.to_dict(),
         "vocab_size": vocabulary.size,
         "codebooks": [
-            {"stream": int(s), "first_id": a, "size": b - a}
-            for s, (a, b) in zip(vocabulary.stream, pairwise(edges), strict=True)
+            {"stream": int(s), "first_id": int(a), "size": int(n)} for s, a, n in zip(*books, strict=True)
         ],
         "special_ids": vocabulary.special,
+        "rows": pattern.rows,
     }
 
 
@@ -217,5 +226,5 @@ def read(path: str | Path) -> Reader:
 def document_of(sample: Sample) -> Document:
     """What is recorded of an encoded file."""
     assert sample.tokens is not None
-    size = tuple(sample.tokens.size[0].tolist())
-    return Document(sample.found.stem.as_posix(), size, tuple(grid_of(sample.tokens)), sample.fit, sample.sha256)
+    size, grid = tuple(sizes_of(sample.tokens)), tuple(grid_of(sample.tokens))
+    return Document(sample.found.stem.as_posix(), size, grid, sample.fit, sample.sha256)

@@ -1,6 +1,7 @@
 """Format "npy": one flat file of ids, as nanoGPT and its kin memory-map it, and an index beside it.
 
-tokens.bin       all ids one after the other, little endian, no header: np.memmap(path, dtype)
+tokens.bin       all ids one after the other, little endian, no header: np.memmap(path, dtype), and .reshape(-1, rows)
+                 for patterns with a row for each codebook
 offsets.npy      int64 (documents + 1,): document i is tokens[offsets[i]:offsets[i + 1]]
 documents.jsonl  one line per document: id, size, grid, fit, sha256
 """
@@ -27,17 +28,17 @@ class Writer(dataset.Writer):
 
     def __init__(self, folder: Path, dtype: str) -> None:
         super().__init__(folder, dtype)
-        self._ids = (folder / TOKENS).open("wb")
+        self._bin = (folder / TOKENS).open("wb")
         self._lines = (folder / DOCUMENTS).open("w")
         self._offsets = array("q", [0])
 
     def _add(self, document: Document, ids: Ids) -> None:
-        self._ids.write(ids.astype(np.dtype(self.dtype).newbyteorder("<")).tobytes())
+        self._bin.write(ids.astype(np.dtype(self.dtype).newbyteorder("<")).tobytes())
         self._lines.write(json.dumps(document.to_dict()) + "\n")
         self._offsets.append(self.tokens)
 
     def _close(self, header: str) -> None:
-        self._ids.close()
+        self._bin.close()
         self._lines.close()
         np.save(self.folder / OFFSETS, np.array(self._offsets))
 
@@ -56,8 +57,7 @@ class Reader(dataset.Reader):
         if len(self.offsets) != len(self) + 1 or self.offsets[-1] != len(self.flat):
             raise FormatError(f"{folder}: {TOKENS} and {OFFSETS} do not fit together")
 
-    def ids(self, i: int) -> NDArray[Any]:
-        i = self._number(i)
+    def _ids(self, i: int) -> NDArray[Any]:
         return self.flat[self.offsets[i] : self.offsets[i + 1]]
 
     def document(self, i: int) -> Document:

@@ -1,8 +1,8 @@
 """Format "parquet": part-00000.parquet with a row per document; `datasets.load_dataset("parquet", ...)` reads it.
 
-Columns: id, tokens (a list), length (of that list), size, grid, fit (JSON), sha256. The header stands in header.json
-and, as JSON, in the file's metadata under "codeczoo". Ids are dictionary coded and compressed with zstd: about as many
-bits as the vocabulary needs.
+Columns: id, tokens (a list; step by step where the pattern has rows), length (of that list), size, grid, fit (JSON),
+sha256. The header stands in header.json and, as JSON, in the file's metadata under "codeczoo". Ids are dictionary coded
+and compressed with zstd: about as many bits as the vocabulary needs.
 """
 
 import json
@@ -28,7 +28,7 @@ ROWS, IDS = 1000, 2**20  # a row group is full at so many documents or ids
 
 def schema_of(dtype: str) -> pa.Schema:
     """Columns of a part."""
-    numbers = pa.list_(pa.int32())
+    numbers = pa.list_(pa.int64())
     return pa.schema(
         {
             "id": pa.string(),
@@ -99,7 +99,7 @@ class Reader(dataset.Reader):
             raise FormatError(f"{folder}: {self._starts[-1]} documents in its parts, {len(self)} in its header")
         self._loaded: tuple[int, pa.Table] | None = None
 
-    def ids(self, i: int) -> NDArray[Any]:
+    def _ids(self, i: int) -> NDArray[Any]:
         table, row = self._row(i)
         return table["tokens"][row].values.to_numpy()
 

@@ -1,0 +1,152 @@
+"""What all patterns share: which id means what, and the shapes of what comes back."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from codeczoo.core.errors import FormatError, InputError
+from codeczoo.core.types import Tokens, TokenSpec
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Which id means what. Codebooks are counted stream by stream, coarse to fine.
+
+    Args:
+        offset: the smallest id, e.g. the size of a text vocabulary that comes before.
+        first: int64 (n,): id of code 0 of each codebook.
+        sizes: int64 (n,): its entries.
+        stream: int64 (n,): its stream.
+        special: ids that are no codes, by name; they come last.
+        size: one more than the largest id: rows of the language model's embedding.
+    """
+
+    offset: int
+    first: Ids
+    sizes: Ids
+    stream: Ids
+    special: dict[str, int]
+    size: int
+
+    @staticmethod
+    def of(spec: TokenSpec, offset: int, specials: Sequence[str], shared: bool) -> "Vocabulary":
+        """Each codebook has ids of its own, or all of them start at `offset` when the model tells them by their row.
+
+        Raises InputError for a negative offset.
+        """
+        if offset < 0:
+            raise InputError(f"the vocabulary offset must be at least 0, got {offset}")
+        sizes = np.array([size for stream in spec.streams for size in stream.vocab_sizes], dtype=np.int64)
+        stream = np.repeat(np.arange(len(spec.streams)), [len(s.vocab_sizes) for s in spec.streams])
+        first = offset + (np.zeros_like(sizes) if shared else np.cumsum(sizes) - sizes)
+        end = int((first + sizes).max())
+        special = {name: end + i for i, name in enumerate(specials)}
+        return Vocabulary(offset, first, sizes, stream, special, end + len(specials))
+
+
+class Pattern(ABC):
+    """Tokens of one document <-> ids.
+
+    Args:
+        spec: of the codec.
+        vocabulary: which id means what.
+
+    Attributes:
+        OPTIONS: arguments that the class takes besides spec and vocab_offset.
+        rows: K where ids are (K, L), a row of its own for each codebook; None where they are (L,).
+    """
+
+    OPTIONS: ClassVar[tuple[str, ...]] = ()
+    rows: int | None = None
+
+    def __init__(self, spec: TokenSpec, vocabulary: Vocabulary) -> None:
+        self.spec, self.vocabulary = spec, vocabulary
+
+    @abstractmethod
+    def ids(self, tokens: Tokens) -> Ids:
+        """The tokens of one document as ids, (L,) or (rows, L). Raises InputError for tokens of another spec."""
+
+    @abstractmethod
+    def tokens(
+        self, ids: Sequence[Any] | Ids, size: Sequence[int] | None = None, grid: Sequence[int] | None = None
+    ) -> Tokens:
+        """The inverse of `ids`.
+
+        Args:
+            ids: (L,) or (rows, L).
+            size: `sizes_of` the tokens that were exported: of each sample as the codec got it, (H, W) for images, (T,)
+                for audio, or of all samples in a row; None: the codec's one input size, or all that the ids cover.
+            grid: `grid_of` the tokens that were exported; None: as the spec and the number of ids say.
+
+        Raises:
+            FormatError: ids that this pattern cannot have made; the text names the first wrong place.
+            InputError: `size` or `grid` is needed and not given.
+        """
+
+    def to_dict(self) -> dict[str, Any]:
+        """A tree for `core.config.build`, which wants the spec besides: class path and arguments."""
+        name = f"codeczoo.export.patterns.{type(self).__name__}"
+        return {"_target_": name, "vocab_offset": self.vocabulary.offset} | {o: getattr(self, o) for o in self.OPTIONS}
+
+    def _check(self, tokens: Tokens) -> None:
+        if tokens.spec != self.spec:
+            raise InputError("these tokens are of another codec than the pattern")
+
+    def _document(self, samples: Sequence[tuple[torch.Tensor, ...]], size: Sequence[int] | None) -> Tokens:
+        """One document of the streams (1, K, *S) of its samples."""
+        known = size if size is not None else self.spec.input_size
+        sizes = [self._covered(s) for s in samples] if known is None else _rows(known, AXES[self.spec.media])
+        if len(sizes) not in (1, len(samples)):
+            raise FormatError(f"{len(samples)} samples, but sizes of {len(sizes)}")
+        rows = torch.tensor(sizes, dtype=torch.int64).expand(len(samples), -1)  # (B, n)
+        rate, pairs = self.spec.sample_rate, zip(samples, rows, strict=True)
+        return Tokens.stack([Tokens(self.spec, streams, n[None], None, rate) for streams, n in pairs])
+
+    def _covered(self, streams: tuple[torch.Tensor, ...]) -> list[int]:
+        """The size of a sample by its positions alone, where the spec says how much media one covers."""
+        if self.spec.unit != "second" or self.spec.sample_rate is None:
+            raise InputError("this codec takes any size: give the size of the sample with its ids")
+        return [round(streams[0].shape[2] * self.spec.sample_rate / self.spec.streams[0].rate)]
+
+    def _shape(self, stream: int, positions: int, axes: list[int]) -> list[int]:
+        """One stream's position axes: the first follows, others from the front of `axes`, else from the spec."""
+        spec = self.spec.streams[stream]
+        given, axes[: len(spec.axes)] = axes[: len(spec.axes)], []
+        rest = (given or spec.shape)[1:]
+        known = [n for n in rest if n is not None]
+        if len(known) < len(rest):
+            raise InputError(f"stream '{spec.name}' has no fixed shape: give the grid of the sample with its ids")
+        first, left = divmod(positions, prod(known))
+        most = spec.shape[0]
+        if left or (most is not None and (first > most or (rest and first < most))):
+            raise FormatError(f"stream '{spec.name}': {positions} positions do not fill a grid of {[most, *rest]}")
+        return [first, *known]
+
+
+AXES = {"image": 2, "audio": 1, "video": 3}  # numbers that tell the size of one sample
+
+
+def _rows(size: Sequence[int], n: int) -> list[list[int]]:
+    """The sizes of all samples, n numbers each."""
+    if not size or len(size) % n:
+        raise FormatError(f"the size of a sample is {n} numbers, got {list(size)}")
+    return [[*size[i : i + n]] for i in range(0, len(size), n)]
+
+
+def grid_of(tokens: Tokens) -> list[int]:
+    """Sizes of the position axes of one document's first sample, all streams in a row."""
+    return [n for codes in tokens[0].streams for n in codes.shape[2:]]
+
+
+def sizes_of(tokens: Tokens) -> list[int]:
+    """The size of each sample of one document: once where all have the same, else one after the other."""
+    sizes: list[list[int]] = tokens.size.tolist()
+    return sizes[0] if all(size == sizes[0] for size in sizes) else [n for size in sizes for n in size]
