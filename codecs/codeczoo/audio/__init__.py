@@ -1,0 +1,1 @@
+"""Floor 3: audio codecs, one file each."""

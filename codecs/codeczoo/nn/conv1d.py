@@ -1,0 +1,340 @@
+"""Convolutions over time: any padding, any stride, whole or piece by piece; transposed ones too.
+
+Source: the padding of EnCodec's SConv1d (github.com/facebookresearch/encodec), the weight norm of arXiv 1602.07868.
+Differs: batches may be padded, and each signal is then padded at its own end; streams give exactly what whole signals
+give, with "reflect" padding too, whose first outputs wait for the samples that they mirror.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from codeczoo.nn.stream import Layer, Length, before, hide
+
+PadMode = Literal["constant", "reflect", "replicate"]
+
+
+@dataclass(frozen=True)
+class Padding:
+    """What a convolution adds to its signals.
+
+    Args:
+        left, right: steps at either end.
+        mode: "constant" (zeros), "reflect" or "replicate".
+        whole: add as much more on the right as makes the last window whole; else steps at the end may go unused.
+    """
+
+    left: int = 0
+    right: int = 0
+    mode: PadMode = "constant"
+    whole: bool = False
+
+    @staticmethod
+    def same(
+        kernel: int, stride: int = 1, dilation: int = 1, causal: bool = False, mode: PadMode = "constant"
+    ) -> "Padding":
+        """EnCodec's: ceil(T / stride) outputs; a causal convolution sees nothing later than the end of its stride."""
+        total = (kernel - 1) * dilation + 1 - stride
+        right = 0 if causal else total // 2
+        return Padding(total - right, right, mode, whole=True)
+
+
+class Conv1d(Layer):
+    """A convolution with a plain weight.
+
+    Args:
+        inputs, outputs: channels.
+        kernel, stride, dilation, groups: as of torch's.
+        padding: see Padding; None: none.
+        bias: whether it adds one.
+    """
+
+    bias: Tensor | None
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1, groups: int = 1,
+        padding: Padding | None = None, bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.outputs, self.stride, self.dilation, self.groups = outputs, stride, dilation, groups
+        self.padding = padding or Padding()
+        self.reach = (kernel - 1) * dilation + 1  # steps from the first to the last tap
+        self.make_weight(nn.init.kaiming_uniform_(torch.empty(outputs, inputs // groups, kernel), a=5**0.5))
+        limit = (inputs // groups * kernel) ** -0.5
+        self.bias = nn.Parameter(torch.empty(outputs).uniform_(-limit, limit)) if bias else None
+
+    def make_weight(self, start: Tensor) -> None:
+        """Sets up the parameters of the weight (C', C / groups, kernel)."""
+        self.weight = nn.Parameter(start)
+
+    def taps(self) -> Tensor:
+        """The weight that is convolved with, (C', C / groups, kernel)."""
+        return self.weight
+
+    def length(self, n: Length) -> Length:
+        """See Layer."""
+        spare = n + self.padding.left + self.padding.right - self.reach
+        rounded = -(-spare // self.stride) if self.padding.whole else spare // self.stride
+        return rounded + 1
+
+    def needs(self, n: int) -> int:
+        """See Layer."""
+        return max(self._wait, (n - 1) * self.stride + self.reach - self.padding.left) if n else 0
+
+    @property
+    def _wait(self) -> int:
+        """Steps without which the padding on the left is not known."""
+        if self.padding.mode == "constant":
+            return 0
+        if self.padding.mode == "replicate":
+            return 1
+        return max(self.padding.left, self.padding.right + self.stride - 1) + 1
+
+    def _right(self, n: int) -> int:
+        """Steps to add behind n steps. Negative where the last ones go unused."""
+        return (self.length(n) - 1) * self.stride + self.reach - self.padding.left - n
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """See Layer."""
+        if lengths is None:
+            return self.convolve(pad(x, self.padding.left, self._right(x.shape[2]), self.padding.mode))
+        return self.convolve(self._pad_each(x, lengths))
+
+    def convolve(self, x: Tensor) -> Tensor:
+        """x (B, C, T) to (B, C', T'), without padding."""
+        return F.conv1d(x, self.taps(), self.bias, self.stride, 0, self.dilation, self.groups)
+
+    def _pad_each(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Every signal padded at its own end: (B, C, T) to (B, C, left + T + enough)."""
+        left, mode = self.padding.left, self.padding.mode
+        ends = self.length(lengths)
+        right = (ends - 1) * self.stride + self.reach - left - lengths  # (B,)
+        steps = left + int((lengths + right).max())
+        source = torch.arange(steps, device=x.device) - left  # (P,)
+        n = lengths[:, None]
+        if mode == "constant":
+            inside = (source >= 0) & (source < n)
+            source = source.expand(len(n), -1)
+        elif mode == "replicate":
+            inside = torch.ones(len(n), steps, dtype=torch.bool, device=x.device)
+            source = torch.minimum(source.clamp(min=0), n - 1)
+        else:
+            mirror = torch.maximum(n - 1, right[:, None].clamp(min=left))  # short signals get zeros before mirroring
+            source = mirror - (mirror - source.abs()).abs()
+            inside = source < n
+        index = source.clamp(0, x.shape[2] - 1)[:, None].expand(-1, x.shape[1], -1)
+        return torch.where(inside[:, None], x.gather(2, index), 0.0)
+
+    def begin(self) -> "Window":
+        """See Layer."""
+        return Window()
+
+    def step(self, x: Tensor, state: "Window", last: bool = False) -> Tensor:
+        """See Layer."""
+        held = x if state.held is None else torch.cat([state.held, x], 2)
+        state.steps += x.shape[2]
+        if not state.started:
+            if last and state.steps:
+                return self(held)
+            if state.steps < max(self._wait, 1):
+                state.held = held
+                return x.new_zeros(x.shape[0], self.outputs, 0)
+            held, state.started = pad(held, self.padding.left, 0, self.padding.mode), True
+        if last:
+            held = pad(held, 0, self._right(state.steps), self.padding.mode)
+        windows = max(0, (held.shape[2] - state.used - self.reach) // self.stride + 1)
+        fresh = held[:, :, state.used :]
+        y = self.convolve(fresh) if windows else x.new_zeros(x.shape[0], self.outputs, 0)
+        state.used += windows * self.stride
+        spare = max(0, state.used - self._mirrored)
+        state.held, state.used = held[:, :, spare:], state.used - spare
+        return y
+
+    @property
+    def _mirrored(self) -> int:
+        """Steps that padding on the right may look back to."""
+        return {"constant": 0, "replicate": 1, "reflect": self.padding.right + self.stride}[self.padding.mode]
+
+
+@dataclass
+class Window:
+    """State of a convolution in a stream.
+
+    Args:
+        held: the steps that are still needed, (B, C, t), padding on the left included.
+        used: how many of them, from the first, no output needs any more; padding on the right may.
+        steps: given so far.
+        started: whether the padding on the left is there.
+    """
+
+    held: Tensor | None = None
+    used: int = 0
+    steps: int = 0
+    started: bool = False
+
+
+class ConvTranspose1d(Layer):
+    """A transposed convolution with a plain weight, its output cut at both ends.
+
+    Args:
+        inputs, outputs: channels.
+        kernel, stride, groups: as of torch's; kernel >= stride.
+        left, right: steps cut from the (T - 1) * stride + kernel outputs; right <= kernel - stride.
+        bias: whether it adds one.
+    """
+
+    bias: Tensor | None
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int, left: int = 0, right: int = 0, groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.outputs, self.kernel, self.stride, self.groups = outputs, kernel, stride, groups
+        self.left, self.right = left, right
+        self.make_weight(nn.init.kaiming_uniform_(torch.empty(inputs, outputs // groups, kernel), a=5**0.5))
+        limit = (outputs // groups * kernel) ** -0.5
+        self.bias = nn.Parameter(torch.empty(outputs).uniform_(-limit, limit)) if bias else None
+
+    def make_weight(self, start: Tensor) -> None:
+        """Sets up the parameters of the weight (C, C' / groups, kernel)."""
+        self.weight = nn.Parameter(start)
+
+    def taps(self) -> Tensor:
+        """The weight that is convolved with, (C, C' / groups, kernel)."""
+        return self.weight
+
+    def length(self, n: Length) -> Length:
+        """See Layer."""
+        return (n - 1) * self.stride + self.kernel - self.left - self.right
+
+    def needs(self, n: int) -> int:
+        """See Layer."""
+        return -(-(n + self.left) // self.stride) if n else 0
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """See Layer."""
+        full = F.conv_transpose1d(hide(x, lengths), self.taps(), self.bias, self.stride, 0, 0, self.groups)
+        return full[:, :, self.left : full.shape[2] - self.right]
+
+    def begin(self) -> "Overlap":
+        """See Layer."""
+        return Overlap(cut=self.left)
+
+    def step(self, x: Tensor, state: "Overlap", last: bool = False) -> Tensor:
+        """See Layer."""
+        done = x.shape[2] * self.stride
+        if done:
+            y = F.conv_transpose1d(x, self.taps(), None, self.stride, 0, 0, self.groups)
+            if state.tail is not None:
+                y[:, :, : state.tail.shape[2]] += state.tail
+            state.tail = y[:, :, done:]
+        elif state.tail is None:
+            return x.new_zeros(x.shape[0], self.outputs, 0)
+        else:
+            y = state.tail
+        y = y[:, :, : y.shape[2] - self.right] if last else y[:, :, :done]
+        cut = min(state.cut, y.shape[2])
+        state.cut -= cut
+        y = y[:, :, cut:]
+        return y if self.bias is None else y + self.bias[:, None]
+
+
+@dataclass
+class Overlap:
+    """State of a transposed convolution in a stream.
+
+    Args:
+        cut: steps still to be cut from its beginning.
+        tail: (B, C', kernel - stride), what later steps add to; without the bias.
+    """
+
+    cut: int
+    tail: Tensor | None = None
+
+
+class _WeightNorm(nn.Module):
+    """Weight g * v / |v|, with the norm over all axes but the first. Where no gradient is wanted it is kept."""
+
+    def make_weight(self, start: Tensor) -> None:
+        """Begins with g = |v|."""
+        self.weight_g = nn.Parameter(start.flatten(1).norm(dim=1).view(-1, 1, 1))
+        self.weight_v = nn.Parameter(start)
+        self._kept: tuple[object, Tensor] | None = None
+
+    def taps(self) -> Tensor:
+        """The weight that is convolved with."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return torch._weight_norm(self.weight_v, self.weight_g, 0)
+        state = [(p.data_ptr(), p._version, p.dtype, p.device) for p in (self.weight_g, self.weight_v)]
+        if self._kept is None or self._kept[0] != state:
+            self._kept = state, torch._weight_norm(self.weight_v, self.weight_g, 0)
+        return self._kept[1]
+
+
+class WeightNormConv1d(_WeightNorm, Conv1d):
+    """Conv1d whose weight is normalised; names of the parameters as in torch's older weight_norm."""
+
+
+class WeightNormConvTranspose1d(_WeightNorm, ConvTranspose1d):
+    """ConvTranspose1d whose weight is normalised, for each input channel."""
+
+
+class OverTime(nn.GroupNorm):
+    """GroupNorm of one group over channels and all of time; of unequal signals each over its own."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(1, channels)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """x (B, C, T) to the same shape."""
+        if lengths is None:
+            return super().forward(x)
+        inside = before(lengths, x.shape[2])[:, None]  # (B, 1, T)
+        count = (lengths * x.shape[1]).view(-1, 1, 1)
+        mean = torch.where(inside, x, 0.0).sum((1, 2), keepdim=True) / count
+        spread = torch.where(inside, x - mean, 0.0).square().sum((1, 2), keepdim=True) / count
+        return (x - mean) * (spread + self.eps).rsqrt() * self.weight[:, None] + self.bias[:, None]
+
+
+class _Normed(Layer):
+    """A convolution with OverTime behind it. The norm sees all of time, so nothing can be told before the end."""
+
+    stateless = "its normalisation is over all of time"
+    outputs: int
+
+    def make_weight(self, start: Tensor) -> None:
+        """See Conv1d."""
+        super().make_weight(start)  # type: ignore[misc]
+        self.norm = OverTime(self.outputs)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """See Layer."""
+        y = super().forward(x, lengths)
+        return self.norm(y, None if lengths is None else self.length(lengths))
+
+
+class NormedConv1d(_Normed, Conv1d):
+    """Conv1d and OverTime."""
+
+
+class NormedConvTranspose1d(_Normed, ConvTranspose1d):
+    """ConvTranspose1d and OverTime."""
+
+
+def pad(x: Tensor, left: int, right: int, mode: PadMode) -> Tensor:
+    """x (B, C, T) with steps added at both ends; a negative `right` cuts.
+
+    Signals that are too short to be mirrored are mirrored as if zeros followed, which are then cut off again.
+    """
+    if right < 0:
+        return pad(x[:, :, :right], left, 0, mode)
+    if not left and not right:
+        return x
+    short = max(left, right) + 1 - x.shape[2]
+    if mode != "reflect" or short <= 0:
+        return F.pad(x, (left, right), mode)
+    return F.pad(F.pad(x, (0, short)), (left, right), mode)[:, :, :-short]

@@ -1,0 +1,231 @@
+"""Layers over time that run over a whole signal, over padded batches of unequal signals, or piece by piece.
+
+A stream has a state for every layer, made by `begin` and changed by `step`; the module itself stays untouched, so any
+number of streams may take turns on it. Pieces of any length, also empty ones, give what `forward` gives of the whole.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from codeczoo.core.errors import InputError
+
+Length = TypeVar("Length", int, Tensor)
+
+
+class Layer(nn.Module):
+    """Base: (B, C, T) to (B, C', T'). As it stands, for layers that treat every step of time by itself.
+
+    Attributes:
+        stateless: why it cannot run piece by piece, for messages; empty where it can.
+    """
+
+    stateless: str = ""
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """x (B, C, T) to (B, C', T').
+
+        Args:
+            x: the signals.
+            lengths: int64 (B,), steps of each signal; what lies behind them changes nothing before `length(lengths)`.
+                None: all of them.
+        """
+        raise NotImplementedError
+
+    def length(self, n: Length) -> Length:
+        """Steps that come out of n steps."""
+        return n
+
+    def needs(self, n: int) -> int:
+        """Steps that must have been given to `step` before the first n of its steps come, the end not in sight."""
+        return n
+
+    def begin(self) -> Any:
+        """The state of a new stream."""
+        return None
+
+    def step(self, x: Tensor, state: Any, last: bool = False) -> Tensor:
+        """The next piece x (B, C, t) to what can be told by now, (B, C', t'); `last` says that nothing follows."""
+        return self(x)
+
+    def check_streamable(self) -> None:
+        """Raises InputError where a part cannot run piece by piece."""
+        for part in self.modules():
+            if isinstance(part, Layer) and part.stateless:
+                raise InputError(f"{type(self).__name__} cannot run piece by piece: {part.stateless}")
+
+
+class Identity(Layer):
+    """Changes nothing."""
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """See Layer."""
+        return x
+
+
+class ELU(Layer):
+    """exp(x) - 1 below 0."""
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """See Layer."""
+        return nn.functional.elu(x)
+
+
+class Tanh(Layer):
+    """Hyperbolic tangent."""
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """See Layer."""
+        return x.tanh()
+
+
+class Chain(nn.Sequential, Layer):
+    """Layers one after the other.
+
+    Attributes:
+        checkpointing: recompute each layer in backward: less memory, about a third more time.
+    """
+
+    checkpointing: bool = False
+
+    def __init__(self, layers: Iterable[Layer]) -> None:
+        super().__init__(*layers)
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """In order."""
+        return list(self)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """See Layer."""
+        for layer in self.layers:
+            if self.checkpointing and torch.is_grad_enabled() and not isinstance(layer, Chain):
+                x = checkpoint(layer, x, lengths, use_reentrant=False)
+            else:
+                x = layer(x, lengths)
+            lengths = None if lengths is None else layer.length(lengths)
+        return x
+
+    def length(self, n: Length) -> Length:
+        """See Layer."""
+        for layer in self.layers:
+            n = layer.length(n)
+        return n
+
+    def needs(self, n: int) -> int:
+        """See Layer."""
+        for layer in reversed(self.layers):
+            n = layer.needs(n)
+        return n
+
+    def begin(self) -> list[Any]:
+        """See Layer."""
+        return [layer.begin() for layer in self.layers]
+
+    def step(self, x: Tensor, state: list[Any], last: bool = False) -> Tensor:
+        """See Layer."""
+        for layer, own in zip(self.layers, state, strict=True):
+            x = layer.step(x, own, last)
+        return x
+
+
+class Coder(Chain):
+    """One half of a codec.
+
+    Attributes:
+        hop: samples a latent.
+        dim: D, channels of the latents.
+        channels: C, of the waveform.
+    """
+
+    hop: int
+    dim: int
+    channels: int
+
+
+class Sum(Layer):
+    """The sum of branches that see the same signal and keep its length.
+
+    Args:
+        branches: at least one.
+    """
+
+    def __init__(self, branches: Iterable[Layer]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """The branches."""
+        return list(self.branches)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """See Layer."""
+        return _sum([branch(x, lengths) for branch in self.layers])
+
+    def needs(self, n: int) -> int:
+        """See Layer."""
+        return max(branch.needs(n) for branch in self.layers)
+
+    def begin(self) -> list["Waiting"]:
+        """See Layer: what one branch gave before another."""
+        return [Waiting(branch.begin()) for branch in self.layers]
+
+    def step(self, x: Tensor, state: list["Waiting"], last: bool = False) -> Tensor:
+        """See Layer."""
+        for branch, own in zip(self.layers, state, strict=True):
+            own.add(branch.step(x, own.state, last))
+        ready = min(own.steps for own in state)
+        return _sum([own.take(ready) for own in state])
+
+
+def _sum(parts: Sequence[Tensor]) -> Tensor:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+class Waiting:
+    """Steps of a signal that nobody has taken yet.
+
+    Args:
+        state: of the layer that gives them.
+    """
+
+    def __init__(self, state: Any = None) -> None:
+        self.state = state
+        self.held: Tensor | None = None
+
+    @property
+    def steps(self) -> int:
+        """How many wait."""
+        return 0 if self.held is None else self.held.shape[2]
+
+    def add(self, x: Tensor) -> Tensor:
+        """Appends x (B, C, t); returns all that waits."""
+        self.held = x if not self.steps else torch.cat([self._all(), x], 2)
+        return self.held
+
+    def take(self, n: int) -> Tensor:
+        """The first n steps, (B, C, n), which wait no longer."""
+        held = self._all()
+        self.held = held[:, :, n:]
+        return held[:, :, :n]
+
+    def _all(self) -> Tensor:
+        assert self.held is not None
+        return self.held
+
+
+def before(lengths: Tensor, steps: int) -> Tensor:
+    """Which of `steps` steps lie before the end of each signal, bool (B, steps)."""
+    return torch.arange(steps, device=lengths.device) < lengths[:, None]
+
+
+def hide(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """x (B, C, T) with 0 behind the end of each signal."""
+    return x if lengths is None else torch.where(before(lengths, x.shape[2])[:, None], x, 0.0)
