@@ -1,14 +1,15 @@
 """Codecs by name: load, save, from_original. Stands between floors 3 and 4."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import codeczoo
 from codeczoo.core.base import Codec
@@ -141,8 +142,9 @@ def from_original(
         WeightsError: tensors left over or missing.
     """
     module = _system(system)
-    state = files.read_tensors(Path(weights))
+    config = read_config(config)
     codec = original_skeleton(module, config)
+    state = original_state(module, files.read_tensors(Path(weights)), config)
     files.load_original(codec, state, module.RENAMES, module.UNUSED)
     if text_tower is not None:
         _attach_text_tower(codec, text_tower)
@@ -156,17 +158,36 @@ def _system(system: str) -> ModuleType:
     return import_module(known[system])
 
 
-def original_skeleton(module: ModuleType, config: str | Path | Mapping[str, Any]) -> Codec:
-    """The codec that the authors' configuration describes, its weights still to come."""
-    if not isinstance(config, Mapping):
-        try:
-            config = json.loads(Path(config).read_text())
-        except FileNotFoundError:
-            raise InputError(f"{config}: no such file") from None
-        except ValueError as error:
-            raise ConfigError(f"{config}: not JSON ({error})") from None
+def read_config(config: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
+    """The authors' configuration, read where it is a file. Raises InputError, ConfigError."""
+    if isinstance(config, Mapping):
+        return config
     try:
+        return dict(json.loads(Path(config).read_text()))
+    except FileNotFoundError:
+        raise InputError(f"{config}: no such file") from None
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{config}: not a JSON object ({error})") from None
+
+
+def original_skeleton(module: ModuleType, config: Mapping[str, Any]) -> Codec:
+    """The codec that the authors' configuration describes, its weights still to come."""
+    with _complaining_of(module):
         return skeleton(module.original_tree(config))
+
+
+def original_state(module: ModuleType, state: dict[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The authors' tensors as `RENAMES` wants them: a module's own `original_state` may reshape or join some."""
+    if not hasattr(module, "original_state"):
+        return state
+    with _complaining_of(module):
+        return dict(module.original_state(state, config))
+
+
+@contextmanager
+def _complaining_of(module: ModuleType) -> Iterator[None]:
+    try:
+        yield
     except (KeyError, TypeError) as error:
         raise ConfigError(f"this configuration lacks {error}, which {module.__name__} wants") from None
 

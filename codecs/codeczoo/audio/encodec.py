@@ -14,6 +14,7 @@ from torch import Tensor
 
 from codeczoo.audio.waveform import WaveformCodec
 from codeczoo.core.errors import ConfigError
+from codeczoo.quantizers.originals import within
 
 
 class EnCodec(WaveformCodec):
@@ -36,14 +37,13 @@ SEANET_RENAMES = (
     (r"\.shortcut\.", ".branches.0."),
     (r"\.block\.(\d)\.", r".branches.1.\1."),
 )
-QUANTIZER_RENAMES = (
-    (r"^quantizer\.(?:vq\.)?layers\.(\d+)\.(?:_codebook|codebook)\.", r"quantizer.layers.\1."),
-    (r"\.embed_avg$", ".sums"),
-    (r"\.embed$", ".codebook"),
-    (r"\.cluster_size$", ".counts"),
-)
-RENAMES = (*SEANET_RENAMES, *QUANTIZER_RENAMES)
-UNUSED = (r"\.inited$",)
+RENAMES = SEANET_RENAMES
+UNUSED = ()
+
+
+def original_state(state: dict[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The authors' tensors with those of the quantizer as ours."""
+    return within("encodec", state)
 
 
 def original_tree(config: Mapping[str, Any]) -> dict[str, Any]:

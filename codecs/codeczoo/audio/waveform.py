@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from codeczoo.core.base import Codec, Quantizer
 from codeczoo.core.errors import ConfigError, InputError
 from codeczoo.core.types import Reconstruction, StreamSpec, Tokens, TokenSpec
-from codeczoo.nn.stream import Coder, before, hide
+from codeczoo.nn.stream import Coder, Length, before, hide
 from codeczoo.quantizers.layered import Layered
 
 
@@ -50,7 +50,7 @@ class WaveformCodec(Codec):
         assert self.spec.sample_rate is not None
         return self.spec.sample_rate
 
-    def whole(self, n: int | Tensor) -> int | Tensor:
+    def whole(self, n: Length) -> Length:
         """Samples that the encoder gets of n samples: the rest are zeros. Here n, others fill up the last hop."""
         return n
 
@@ -87,11 +87,11 @@ class WaveformCodec(Codec):
 
     def latents(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """x (B, C, T) to latents (B, D, frames), and how many of them each signal has, (B,); None: all."""
-        wanted = int(self.whole(x.shape[2]))
+        wanted = self.whole(x.shape[2])
         x = F.pad(hide(x, lengths), (0, wanted - x.shape[2]))
         if lengths is None:
             return self.encoder(x), None
-        lengths = torch.as_tensor(self.whole(lengths))
+        lengths = self.whole(lengths)
         return self.encoder(x, lengths), self.encoder.length(lengths)
 
     def decode(self, tokens: Tokens) -> Tensor:
@@ -144,7 +144,7 @@ class Stream:
         codec.encoder.check_streamable()
         self._given += x.shape[2]
         if last:
-            x = F.pad(x, (0, int(codec.whole(self._given)) - self._given))
+            x = F.pad(x, (0, codec.whole(self._given) - self._given))
         z = codec.encoder.step(x, self._encoding, last)
         return codec.first_codes(z, n_codebooks)
 

@@ -61,6 +61,15 @@ def load(layout: str, state: Mapping[str, Tensor], prefix: str = "") -> Quantize
     return quantizer.eval()
 
 
+def within(layout: str, state: Mapping[str, Tensor], prefix: str = "quantizer.") -> State:
+    """A whole codec's tensors, those of its quantizer below `prefix` as ours are; what we do not need is left out."""
+    _, renames, unused, prepare = LAYOUTS[layout]
+    own = prepare({key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)})
+    others = {key: value for key, value in state.items() if not key.startswith(prefix)}
+    needed = {key: value for key, value in own.items() if not any(re.search(pattern, key) for pattern in unused)}
+    return others | {prefix + rename(key, renames): value for key, value in needed.items()}
+
+
 # --- one table -------------------------------------------------------------------------------------------------------
 
 
