@@ -15,6 +15,7 @@ from torch import Tensor
 
 from codeczoo.audio.encodec import SEANET_RENAMES, seanet_tree
 from codeczoo.audio.waveform import WaveformCodec
+from codeczoo.core.base import Quantizer
 from codeczoo.nn.causal_transformer import CausalTransformer
 from codeczoo.nn.conv1d import Conv1d, ConvTranspose1d, Padding
 from codeczoo.nn.stream import Coder, Length
@@ -48,11 +49,23 @@ class Decoder(Coder):
 
 
 class Mimi(WaveformCodec):
-    """Encoder, split quantizer (one semantic codebook, then acoustic ones), Decoder. Arguments: see WaveformCodec."""
+    """Encoder, split quantizer (one semantic codebook, then acoustic ones), Decoder.
+
+    Args:
+        encoder, quantizer, decoder, sample_rate: see WaveformCodec.
+        fill: fill up the last frame with zeros, as moshi does; else each convolution pads its own input, as in
+            transformers. Only codes of a last frame that is not full differ.
+    """
+
+    def __init__(
+        self, encoder: Coder, quantizer: Quantizer, decoder: Coder, sample_rate: int, fill: bool = True
+    ) -> None:
+        super().__init__(encoder, quantizer, decoder, sample_rate)
+        self.fill = fill
 
     def whole(self, n: Length) -> Length:
-        """Samples up to the end of the last frame."""
-        return -(-n // self.hop) * self.hop
+        """Samples up to the end of the last frame, where it is filled up."""
+        return -(-n // self.hop) * self.hop if self.fill else n
 
     def last_layer(self) -> Tensor:
         """Weight of the decoder's last convolution."""
@@ -139,6 +152,7 @@ def original_tree(config: Mapping[str, Any]) -> dict[str, Any]:
             "_target_": "codeczoo.audio.mimi.Decoder", "seanet": {"_target_": f"{coder}.Decoder", **seanet}, **shared
         },
         "sample_rate": own["sample_rate"],
+        "fill": own is config,
     }  # fmt: skip
 
 
