@@ -78,7 +78,8 @@ def test_lossy_formats_read_back(name: str, tmp_path: Path) -> None:
     y, rate = read(path)
     assert (rate, y.shape) == (RATE, x.shape) and info(path).frames == 36007
     assert (y - x)[:, 100:-100].pow(2).mean() < 0.02 * x.pow(2).mean()
-    assert (read(path, start=20001, frames=500)[0] - y[:, 20001:20501]).abs().max() < 1e-3
+    for start in (3000, 20001, 30000):
+        assert (read(path, start=start, frames=500)[0] - y[:, start : start + 500]).abs().max() < 1e-3
 
 
 @pytest.mark.parametrize("name", CONTAINERS)

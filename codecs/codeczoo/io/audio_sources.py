@@ -17,6 +17,7 @@ KINDS = "wav, flac, mp3, ogg, opus, aiff, caf, m4a, aac, webm and the sound of m
 UNKNOWN = 2**62  # libsndfile's frame count where a stream tells none is near 2^63
 UNSAID = 2**31 - 2**16  # a RIFF chunk at least this long was written to a pipe, where the length was not known
 PREROLL = 0.1  # seconds decoded before the place sought, until lossy decoders have settled
+RESERVOIR = 24 * 1152  # frames decoded before the place sought in an MP3, whose packets lean on up to 511 bytes before
 SLACK = 0.5  # seconds by which an mp4 may end before its header says
 Samples = NDArray[np.float32]  # (T, C)
 
@@ -98,8 +99,11 @@ class SoundFileSource:
 
     def seek(self, start: int) -> None:
         """See Source."""
+        start = start if self.frames is None else min(start, self.frames)
+        back = min(start, RESERVOIR) if self._file.format == "MP3" else 0
         try:
-            self._file.seek(start if self.frames is None else min(start, self.frames))
+            self._file.seek(start - back)
+            self._file.read(back, dtype="float32")
         except self._error as error:
             raise InputError(f"cannot seek in {self.where}: {_line(error)}") from None
 
