@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from codeczoo.core.errors import FormatError, InputError
 
@@ -52,6 +53,8 @@ class TokenSpec:
         input_size: the one size the codec takes, (H, W) for images; None when any size will do.
         sample_rate: of the audio the codec takes, Hz; None for images and video.
         channels: media channels.
+        window: (length, step) in samples of the windows that the codec takes by themselves, where it does: codes of
+            neighbouring windows overlap in time, so they are not one continuous stream.
     """
 
     media: Media
@@ -61,6 +64,7 @@ class TokenSpec:
     input_size: tuple[int, ...] | None = None
     sample_rate: int | None = None
     channels: int = 3
+    window: tuple[int, int] | None = None
 
     @property
     def bits_per_unit(self) -> float:
@@ -96,6 +100,8 @@ class Tokens:
         size: int64 (B, n), the size of each sample as the codec got it: (H, W), (T,) or (T, H, W).
         lengths: one int64 (B,) per stream: valid positions along its first axis, the rest is padding. None: all valid.
         sample_rate: samples or frames per second; None for images.
+        gains: float32 (B, windows), what decode multiplies each window by, for codecs that take the loudness out of
+            their windows; 0 behind the last one. None for all others.
     """
 
     spec: TokenSpec
@@ -103,6 +109,7 @@ class Tokens:
     size: Tensor
     lengths: tuple[Tensor, ...] | None = None
     sample_rate: float | None = None
+    gains: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.streams) <= len(self.spec.streams):
@@ -187,14 +194,15 @@ class Tokens:
     def to(self, device: torch.device | str) -> "Tokens":
         """The same tokens on another device."""
         lengths = None if self.lengths is None else tuple(n.to(device) for n in self.lengths)
-        return replace(
-            self, streams=tuple(c.to(device) for c in self.streams), size=self.size.to(device), lengths=lengths
-        )
+        gains = None if self.gains is None else self.gains.to(device)
+        streams = tuple(c.to(device) for c in self.streams)
+        return replace(self, streams=streams, size=self.size.to(device), lengths=lengths, gains=gains)
 
     def __getitem__(self, i: int) -> "Tokens":
         """Sample i as a batch of one, its padding cut off."""
         streams = tuple(c[i : i + 1, :, : int(self.stream_lengths(s)[i])] for s, c in enumerate(self.streams))
-        return replace(self, streams=streams, size=self.size[i : i + 1], lengths=None)
+        gains = None if self.gains is None else self.gains[i : i + 1]
+        return replace(self, streams=streams, size=self.size[i : i + 1], lengths=None, gains=gains)
 
     @staticmethod
     def stack(items: Sequence["Tokens"]) -> "Tokens":
@@ -219,12 +227,14 @@ class Tokens:
             streams.append(torch.cat(padded))
             lengths.append(torch.cat([t.stream_lengths(s) for t in items]))
         ragged = any(bool((n != c.shape[2]).any()) for n, c in zip(lengths, streams, strict=True))
+        gains = [gain for t in items if t.gains is not None for gain in t.gains]
         return Tokens(
             first.spec,
             tuple(streams),
             torch.cat([t.size for t in items]),
             tuple(lengths) if ragged else None,
             first.sample_rate,
+            pad_sequence(gains, batch_first=True) if gains else None,
         )
 
 
@@ -265,6 +275,8 @@ class Reconstruction:
         losses: unweighted scalars by name, from the quantizer or the codec itself.
         stats: detached tensors by name, for logging.
         logits: (B, V, *S) where the decoder predicts the codes of another tokenizer (TiTok stage 1), else None.
+        features: (B, D, T) where the first codebook learns from a teacher (SpeechTokenizer, Mimi): its quantized latent,
+            through the codec's own projection to the teacher's D; else None.
     """
 
     tokens: Tokens
@@ -272,6 +284,7 @@ class Reconstruction:
     losses: dict[str, Tensor] = field(default_factory=dict)
     stats: dict[str, Tensor] = field(default_factory=dict)
     logits: Tensor | None = None
+    features: Tensor | None = None
 
 
 def _describe(x: Tensor) -> str:
