@@ -46,6 +46,16 @@ def atomic(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def content(source: str | Path | bytes, name: str) -> tuple[str, bytes]:
+    """What messages call a source, and its bytes: of a file, or already in memory (then `name`). Raises InputError."""
+    if isinstance(source, bytes):
+        return name, source
+    try:
+        return str(source), Path(source).read_bytes()
+    except OSError as error:
+        raise InputError(f"{source}: {error.strerror or error}") from None
+
+
 def find(paths: Iterable[str | Path], suffixes: Sequence[str]) -> list[Found]:
     """The files that `paths` mean, each once, in a fixed order, hidden ones left out.
 

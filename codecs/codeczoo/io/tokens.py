@@ -12,7 +12,7 @@ from torch import Tensor
 from codeczoo.core.errors import FormatError, InputError
 from codeczoo.core.types import Tokens
 from codeczoo.io import entropy, header
-from codeczoo.io.files import atomic
+from codeczoo.io.files import atomic, content
 from codeczoo.io.header import Header
 
 Priors = Sequence[Tensor | None]
@@ -59,7 +59,7 @@ def read(source: str | Path | bytes, priors: Priors = ()) -> TokenFile:
         InputError: the file cannot be opened.
         FormatError: truncated, corrupt, foreign or from a newer version.
     """
-    where, data = _bytes(source)
+    where, data = content(source, "token data")
     about, payload = _open(data, where)
     try:
         if about.padded_codes > _allowed(data):
@@ -77,7 +77,7 @@ def read(source: str | Path | bytes, priors: Priors = ()) -> TokenFile:
 
 def read_header(source: str | Path | bytes) -> Header:
     """As `read`, but decodes no codes. The checksum is checked all the same."""
-    where, data = _bytes(source)
+    where, data = content(source, "token data")
     return _open(data, where)[0]
 
 
@@ -206,13 +206,3 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 def _allowed(data: bytes) -> int:
     return FREE_CODES + 64 * len(data)
-
-
-def _bytes(source: str | Path | bytes) -> tuple[str, bytes]:
-    """What to call the source in messages, and its content."""
-    if isinstance(source, bytes):
-        return "token data", source
-    try:
-        return str(source), Path(source).read_bytes()
-    except OSError as error:
-        raise InputError(f"{source}: {error.strerror or error}") from None
