@@ -80,6 +80,7 @@ def test_lossy_formats_read_back(name: str, tmp_path: Path) -> None:
     assert (y - x)[:, 100:-100].pow(2).mean() < 0.02 * x.pow(2).mean()
     for start in (3000, 20001, 30000):
         assert (read(path, start=start, frames=500)[0] - y[:, start : start + 500]).abs().max() < 1e-3
+    assert torch.equal(torch.cat(list(blocks(path, 700)), 1), y)
 
 
 @pytest.mark.parametrize("name", CONTAINERS)

@@ -88,7 +88,10 @@ class SoundFileSource:
         import soundfile
 
         self.where, self._error = where, soundfile.SoundFileError
-        self._file = soundfile.SoundFile(BytesIO(source) if isinstance(source, bytes) else source)
+        self._file: Any = soundfile.SoundFile(BytesIO(source) if isinstance(source, bytes) else source)
+        # soundfile sets the position anew after every read where it can; in an MP3 that loses the bit reservoir.
+        self._file.seekable = lambda: False
+        self._at = 0
         self.rate, self.channels = self._file.samplerate, self._file.channels
         self.frames = self._file.frames if self._file.frames < UNKNOWN else None
         self.duration = None if self.frames is None else self.frames / self.rate
@@ -104,18 +107,19 @@ class SoundFileSource:
         try:
             self._file.seek(start - back)
             self._file.read(back, dtype="float32")
+            self._at = start
         except self._error as error:
             raise InputError(f"cannot seek in {self.where}: {_line(error)}") from None
 
     def read(self, frames: int) -> Samples:
         """See Source."""
-        begin = self._file.tell()
         try:
             samples = self._file.read(frames, dtype="float32", always_2d=True)
         except self._error as error:
             raise InputError(f"cannot read {self.where}: {_line(error)}") from None
-        if self.frames is not None and len(samples) < min(frames, self.frames - begin):
-            raise InputError(f"{self.where} is truncated: {begin + len(samples)} of {self.frames} frames")
+        self._at += len(samples)
+        if self.frames is not None and len(samples) < frames and self._at < self.frames:
+            raise InputError(f"{self.where} is truncated: {self._at} of {self.frames} frames")
         return samples
 
     def close(self) -> None:
