@@ -16,9 +16,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from codeczoo.core.errors import ConfigError, InputError
+from codeczoo.quantizers import fsq
 from codeczoo.quantizers.dimensionwise import Dimensionwise, normal_centroids
 from codeczoo.quantizers.dimensionwise_fit import Extremes, Fit, Moments, Quantiles
 from codeczoo.quantizers.dropout import UniformDepth
+from codeczoo.quantizers.estimators import Estimator, Rotation, StraightThrough
 from codeczoo.quantizers.fsq import FSQ, FactorisedFSQ, FactorisedSymmetricFSQ, SymmetricFSQ
 from codeczoo.quantizers.residual import Residual
 from codeczoo.quantizers.residual_fsq import ResidualFSQ
@@ -245,6 +247,67 @@ def test_bound_is_that_of_the_paper() -> None:
         assert torch.allclose(given.grad.double(), x.grad, rtol=1e-4, atol=1e-5)
         rows = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
         assert torch.autograd.gradcheck(quantizer.bound, rows)
+
+    layer = ResidualFSQ([8, 5, 2], 3).layers[2]
+    for quantizer in (FSQ([8, 5, 4]), SymmetricFSQ([8, 5, 2]), layer):
+        latent = quantizer.bound(rows) / quantizer.span
+        torch.testing.assert_close(torch.autograd.grad(latent.sum(), rows)[0], quantizer.slope(rows))
+
+
+class Plainly(Estimator):
+    """Straight through, but nothing that a quantizer knows to do in one pass."""
+
+    def forward(self, x: Tensor, value: Tensor) -> Tensor:
+        return StraightThrough()(x, value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("kind", ["fsq", "symmetric", "factorised", "beyond float32"])
+def test_one_pass_is_what_autograd_makes_of_the_formulas(kind: str, dtype: torch.dtype) -> None:
+    ours, plain = KINDS[kind](), KINDS[kind]()
+    plain.estimator = Plainly()
+    for shape in ((3, 3, 20), (2, 3, 4, 5), (2, 3), (1, 3, 0)):
+        z, weight = torch.randn(shape, dtype=dtype) * 2, torch.randn(shape, dtype=dtype)
+        some = torch.rand(shape[:1] + shape[2:]) > 0.5
+        for valid in (None, some):
+            for strided in (False, True):  # channels last in memory too
+                given = [z.movedim(1, -1).contiguous().movedim(-1, 1) if strided else z.clone() for _ in range(2)]
+                if valid is not None:
+                    given = [torch.where(valid[:, None], x, math.nan) for x in given]
+                found = []
+                for quantizer, x in zip((ours, plain), given, strict=True):
+                    q = quantizer(x.requires_grad_(), valid)
+                    (q.z * weight).sum().backward()
+                    found.append([q.z.detach(), q.codes, x.grad])
+                torch.testing.assert_close(*found, rtol=1e-2 if dtype is torch.bfloat16 else 1e-5, atol=1e-6)
+
+
+def test_training_keeps_nothing_but_the_latents() -> None:
+    kept: list[Tensor] = []
+    z = torch.randn(2, 6, 50, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: (kept.append(x), x)[1], lambda x: x):
+        FSQ([8, 8, 8, 5, 5, 5])(z)
+    assert [x.data_ptr() for x in kept] == [z.data_ptr()]
+
+
+@pytest.mark.parametrize("make", [FSQ, SymmetricFSQ, FactorisedFSQ])
+def test_other_estimators_get_latent_and_value(make: type[FSQ]) -> None:
+    quantizer, z = make([8, 5, 4], Rotation()), torch.randn(2, 3, 9, requires_grad=True)
+    q = quantizer(z)
+    q.z.sum().backward()
+    straight = make([8, 5, 4])(given := z.detach().requires_grad_())
+    straight.z.sum().backward()
+    assert torch.equal(q.z, straight.z) and torch.equal(q.codes, straight.codes)
+    assert not torch.allclose(z.grad, given.grad) and z.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("make", [FSQ, FactorisedSymmetricFSQ])
+def test_encode_is_the_same_in_any_chunking(make: type[FSQ], monkeypatch: pytest.MonkeyPatch) -> None:
+    quantizer, z = make([8, 6, 5]), torch.randn(5, 3, 7, 2)
+    whole = quantizer.encode(z)
+    for chunk in (1, 84, 100):  # one sample at a time; two, three times
+        monkeypatch.setattr(fsq, "CHUNK", chunk)
+        assert torch.equal(quantizer.encode(z), whole) and torch.equal(quantizer(z).codes, whole)
 
 
 def test_symmetric_levels_are_symmetric() -> None:

@@ -5,23 +5,25 @@
 
 Every case and library runs in a process of its own, one after the other, best of --repeats. A training step is forward,
 backward and, here, `update`. "bare" is the matrix product of latents and entries and its argmax, all at once. Memory is
-what the process (on a GPU: the allocator) takes at its peak above what it had after a step with two tokens.
+that of all tensors at the peak of a training step, as torch's allocator counts them: the quantizer's own with what the
+step returns and works with, but not the latents given.
 """
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from codeczoo.core.base import Quantizer
 from codeczoo.quantizers.fsq import FSQ
@@ -104,15 +106,25 @@ class Timer:
         return min(times[1:]) * 1e3
 
 
-def peak_mb() -> float:
-    """Most memory so far, MB."""
+def peak_mb(quantizer: nn.Module, z: Tensor, run: Callable[[], Any]) -> float:
+    """Most memory of all tensors but the latents z while it runs, MB."""
     if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return (torch.cuda.max_memory_allocated() - z.nbytes) / 1e6
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        run()
+    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = sum(x.nbytes for x in [*quantizer.parameters(), *quantizer.buffers()])
+    peak = max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
+    return (held + peak) / 1e6
 
 
-def ours(case: Case) -> tuple[Tensor, Callable[[Tensor], Any], Callable[[Tensor], Any]]:
-    """Latents as we take them, a training step and encode."""
+Side = tuple[nn.Module, Tensor, Callable[[Tensor], Any], Callable[[Tensor], Any]]
+
+
+def ours(case: Case) -> Side:
+    """The quantizer, latents as we take them, a training step and encode."""
     quantizer = case.ours()
 
     def train(z: Tensor) -> None:
@@ -121,10 +133,10 @@ def ours(case: Case) -> tuple[Tensor, Callable[[Tensor], Any], Callable[[Tensor]
         update(quantizer)
 
     quantizer.to("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.randn(case.batch, case.dim, case.length), train, lambda z: quantizer.eval().encode(z)
+    return quantizer, torch.randn(case.batch, case.dim, case.length), train, lambda z: quantizer.eval().encode(z)
 
 
-def theirs(case: Case) -> tuple[Tensor, Callable[[Tensor], Any], Callable[[Tensor], Any]]:
+def theirs(case: Case) -> Side:
     """The same with vector-quantize-pytorch, which takes channels last."""
     import vector_quantize_pytorch
 
@@ -140,7 +152,7 @@ def theirs(case: Case) -> tuple[Tensor, Callable[[Tensor], Any], Callable[[Tenso
             quantizer.eval()(z)
 
     quantizer.to("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.randn(case.batch, case.length, case.dim), train, encode
+    return quantizer, torch.randn(case.batch, case.length, case.dim), train, encode
 
 
 def measure(name: str, side: str, repeats: int) -> dict[str, float]:
@@ -152,15 +164,14 @@ def measure(name: str, side: str, repeats: int) -> dict[str, float]:
         z = torch.randn(case.batch * case.length, case.dim, device=device)
         table = torch.randn(case.entries, case.dim, device=device)
         return {"encode": timer(lambda: (z @ table.t()).argmax(1))}
-    z, train, encode = (ours if side == "ours" else theirs)(case)
+    quantizer, z, train, encode = (ours if side == "ours" else theirs)(case)
     z = z.to(device)
 
-    def step(given: Tensor) -> None:
-        train(given.detach().requires_grad_())
+    def step() -> None:
+        train(z.detach().requires_grad_())
 
-    step(z[:1, :, :2] if side == "ours" else z[:1, :2])  # loads code, which is not what we count
-    before = peak_mb()
-    return {"train": timer(lambda: step(z)), "memory": peak_mb() - before, "encode": timer(lambda: encode(z))}
+    memory = peak_mb(quantizer, z, step)
+    return {"train": timer(step), "memory": memory, "encode": timer(lambda: encode(z))}
 
 
 def apart(name: str, side: str, repeats: int) -> dict[str, float]:

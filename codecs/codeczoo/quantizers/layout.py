@@ -14,11 +14,9 @@ def rows(z: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor | None]
     """z (B, D, *S) as float32 rows (n, D), 0 where masked, and which count, bool (n,). Raises InputError."""
     x = z.float().reshape(*z.shape[:2], math.prod(z.shape[2:]))  # (B, D, L)
     x = rearrange(_swapped(x), "b l d -> (b l) d")
+    check_mask(z, valid)
     if valid is None:
         return x, None
-    if valid.dtype != torch.bool or valid.shape != z.shape[:1] + z.shape[2:]:
-        wanted = tuple(z.shape[:1] + z.shape[2:])
-        raise InputError(f"valid must be bool {wanted}, got {str(valid.dtype)[6:]} {tuple(valid.shape)}")
     keep = valid.reshape(-1)
     return torch.where(keep[:, None], x, 0.0), keep  # not a product: padding may hold NaN
 
@@ -38,6 +36,13 @@ def check_width(x: Tensor, width: int, what: str) -> None:
     """Raises InputError unless rows x (n, C) are of so many channels or codebooks; else they would broadcast."""
     if x.shape[1] != width:
         raise InputError(f"{what}: wanted {width}, got {x.shape[1]}")
+
+
+def check_mask(z: Tensor, valid: Tensor | None) -> None:
+    """Raises InputError unless valid says of each position of z (B, D, *S) whether it counts; None: all do."""
+    wanted = z.shape[:1] + z.shape[2:]
+    if valid is not None and (valid.dtype != torch.bool or valid.shape != wanted):
+        raise InputError(f"valid must be bool {tuple(wanted)}, got {str(valid.dtype)[6:]} {tuple(valid.shape)}")
 
 
 def _swapped(x: Tensor) -> Tensor:

@@ -32,6 +32,9 @@ class _Layer(SymmetricFSQ):
     def bound(self, x: Tensor) -> Tensor:
         return x * self.scale * self.span
 
+    def slope(self, x: Tensor) -> Tensor:
+        return self.scale + torch.zeros_like(x)
+
     def values(self, steps: Tensor) -> Tensor:
         return super().values(steps) / self.scale
 
