@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from codeczoo.adversaries.losses import Hinge, LeCam
+from codeczoo.adversaries.losses import Game, LeCam
 from codeczoo.core.base import Adversary
 
 
@@ -19,7 +19,7 @@ class LogitAdversary(Adversary):
         lecam: regularisation added to the adversary's loss, or None.
     """
 
-    def __init__(self, discriminator: nn.Module, loss: Hinge, lecam: LeCam | None = None) -> None:
+    def __init__(self, discriminator: nn.Module, loss: Game, lecam: LeCam | None = None) -> None:
         super().__init__()
         self.discriminator = discriminator
         self.loss = loss

@@ -1,20 +1,40 @@
 """What the two sides of an adversarial game minimise, given logits."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.distributed import ReduceOp, all_reduce, get_world_size, is_available, is_initialized
 from torch.nn import functional as F
 
 
-class Hinge:
-    """Hinge loss on both sides.
+class Game(ABC):
+    """The losses of the two sides for one discriminator's logits."""
 
-    Source: taming-transformers (arXiv 2012.09841); TiTok, LlamaGen, KARL.
+    @abstractmethod
+    def adversary(self, real: Tensor, fake: Tensor) -> Tensor:
+        """What the adversary minimises, for logits of any shape (B, ...)."""
+
+    @abstractmethod
+    def codec(self, fake: Tensor) -> Tensor:
+        """What the codec minimises."""
+
+
+class Hinge(Game):
+    """Hinge loss for the adversary, the mean logit for the codec.
+
+    Source: taming-transformers (arXiv 2012.09841); TiTok, LlamaGen, KARL; AudioCraft with factor 1.
+
+    Args:
+        factor: of the adversary's loss.
     """
 
+    def __init__(self, factor: float = 0.5) -> None:
+        self.factor = factor
+
     def adversary(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Logits of any shape to 0.5 (mean relu(1 - real) + mean relu(1 + fake))."""
-        return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
+        """Logits of any shape to factor (mean relu(1 - real) + mean relu(1 + fake))."""
+        return self.factor * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
 
     def codec(self, fake: Tensor) -> Tensor:
         """Logits of any shape to -mean fake."""
@@ -30,6 +50,32 @@ class NonSaturating(Hinge):
     def codec(self, fake: Tensor) -> Tensor:
         """Logits (B, ...) to mean_b softplus(-mean fake_b)."""
         return F.softplus(-fake.flatten(1).mean(1)).mean()
+
+
+class TwoSidedHinge(Hinge):
+    """Hinge for both sides: logits of the codec's media beyond 1 count no more.
+
+    Source: EnCodec (arXiv 2210.13438), Vocos and WavTokenizer, all with factor 1.
+    """
+
+    def codec(self, fake: Tensor) -> Tensor:
+        """Logits of any shape to mean relu(1 - fake)."""
+        return F.relu(1 - fake).mean()
+
+
+class LeastSquares(Game):
+    """Squared distance from 1 for real media and 0 for the codec's.
+
+    Source: LSGAN (arXiv 1611.04076); HiFi-GAN, DAC, SpeechTokenizer.
+    """
+
+    def adversary(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Logits of any shape to mean (1 - real)^2 + mean fake^2."""
+        return (1 - real).square().mean() + fake.square().mean()
+
+    def codec(self, fake: Tensor) -> Tensor:
+        """Logits of any shape to mean (1 - fake)^2."""
+        return (1 - fake).square().mean()
 
 
 class LeCam(nn.Module):

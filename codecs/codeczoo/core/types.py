@@ -73,7 +73,8 @@ class TokenSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a JSON header; `from_dict` is the inverse."""
-        return asdict(self)
+        values = asdict(self)
+        return values if self.window else {key: value for key, value in values.items() if key != "window"}
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "TokenSpec":

@@ -4,11 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
 from codeczoo.core.base import Adversary
 from codeczoo.core.errors import ConfigError, nearest
+from codeczoo.engine.objective import Weighted
 from codeczoo.engine.optimizer import OptimizerFactory, ScheduleFactory
 
 # Gives the codec's last weight on demand: not every codec has one, and fixed weights do not ask.
@@ -69,36 +71,49 @@ class Contest(nn.Module):
     Args:
         adversary: the discriminators with their losses.
         optimizer: takes (name, parameter) pairs.
-        schedule: takes the optimizer; its steps are the batches since `start`.
+        schedule: takes the optimizer; its steps are the adversary's updates.
         weight: of the "adversarial" loss.
         start: first `global_step` of the contest. Before it the adversary costs nothing.
         weights: of the adversary's other losses for the codec ("feature_matching"), by name; every one needs one.
+        probability: that an effective batch updates the adversary, 0..1; EnCodec: 2/3 at 24 kHz, 1/2 at 48 kHz.
     """
 
     def __init__(
         self, adversary: Adversary, optimizer: OptimizerFactory, schedule: ScheduleFactory, weight: Weight,
-        start: int = 0, weights: dict[str, float] | None = None,
+        start: int = 0, weights: dict[str, float] | None = None, probability: float = 1.0,
     ) -> None:
         super().__init__()
+        if not 0 < probability <= 1:
+            raise ConfigError(f"an adversary's probability must be above 0 and at most 1, got {probability}")
         self.adversary, self.optimizer, self.schedule = adversary, optimizer, schedule
         self.weight, self.start, self.weights = weight, start, dict(weights or {})
+        self.probability = probability
 
-    def codec_loss(
-        self, x: Tensor, x_hat: Tensor, media: Tensor, layer: LastLayer
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the codec adds to its total, and detached values to log. The adversary gets no gradient from it."""
+    def learns(self, seed: int, step: int) -> bool:
+        """Whether effective batch `step` updates the adversary; the same on every rank and after a resume."""
+        return self.probability == 1 or bool(np.random.default_rng([seed, step]).random() < self.probability)
+
+    @property
+    def media(self) -> list[str]:
+        """Names of the losses that `codec_losses` gives."""
+        return ["adversarial", *self.weights]
+
+    def codec_losses(self, x: Tensor, x_hat: Tensor, media: Tensor, layer: LastLayer) -> dict[str, Weighted]:
+        """What the codec adds to its losses, by name. The adversary gets no gradient from it.
+
+        Args:
+            x: real media.
+            x_hat: the codec's.
+            media: the objective's losses of x_hat, which adaptive weights are measured against.
+            layer: gives the codec's last weight.
+        """
         with self._frozen():
             losses = self.adversary.codec_loss(x, x_hat)
-        adversarial = losses.pop("adversarial")
-        if set(losses) != set(self.weights):
-            odd = sorted(set(losses) ^ set(self.weights))[0]
-            raise ConfigError(f"adversary: '{odd}' needs a loss and a weight; {nearest(odd, losses)}")
-        weight = self.weight(media, adversarial, layer)
-        total = weight * adversarial
-        for name, value in losses.items():
-            total = total + self.weights[name] * value
-        values = {name: value.detach() for name, value in losses.items()} | {"adversarial": adversarial.detach()}
-        return total, values | {"weight": torch.as_tensor(weight)}
+        odd = sorted(set(losses) ^ set(self.media))
+        if odd:
+            raise ConfigError(f"adversary: '{odd[0]}' needs a loss and a weight; {nearest(odd[0], losses)}")
+        weights = {"adversarial": self.weight(media, losses["adversarial"], layer), **self.weights}
+        return {name: Weighted(weights[name], losses[name]) for name in self.media}
 
     @contextmanager
     def _frozen(self) -> Iterator[None]:

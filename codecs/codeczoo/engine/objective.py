@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from codeczoo.core.errors import ConfigError, nearest
@@ -10,19 +12,41 @@ from codeczoo.core.types import Reconstruction
 from codeczoo.losses.base import Term
 
 
+class Weighted(NamedTuple):
+    """A loss and its weight.
+
+    Args:
+        weight: in the total.
+        value: scalar with its graph.
+    """
+
+    weight: Tensor | float
+    value: Tensor
+
+
+def weighted_sum(losses: Mapping[str, Weighted]) -> Tensor:
+    """The scalar that the losses add up to; 0 for none."""
+    return sum((weight * value for weight, value in losses.values()), torch.zeros(()))
+
+
 @dataclass
 class Losses:
     """One batch's losses.
 
     Args:
-        total: weighted sum, to differentiate.
-        media: its part that comes from the terms, which adaptive adversary weights are measured against.
+        media: of the terms that read x_hat alone, by name.
+        own: weighted sum of the others: terms that read anything else, and the codec's own losses.
         values: every unweighted loss by name, detached, for logging.
     """
 
-    total: Tensor
-    media: Tensor
+    media: dict[str, Weighted]
+    own: Tensor
     values: dict[str, Tensor]
+
+    @property
+    def total(self) -> Tensor:
+        """Weighted sum of all."""
+        return self.own + weighted_sum(self.media)
 
 
 class Objective(nn.Module):
@@ -54,6 +78,11 @@ class Objective(nn.Module):
         """Fields of a Reconstruction that the terms need."""
         return frozenset().union(*(term.reads for term in self.terms.values()))  # type: ignore[arg-type]
 
+    @property
+    def media(self) -> list[str]:
+        """Names of the terms that read x_hat alone."""
+        return [name for name, term in self.terms.items() if term.reads == {"x_hat"}]
+
     def forward(self, x: Tensor, reconstruction: Reconstruction) -> Losses:
         """Losses of one batch.
 
@@ -61,18 +90,11 @@ class Objective(nn.Module):
             ConfigError: a loss of the codec without a weight, or a weight that belongs to nothing.
         """
         self.check(reconstruction.losses)
-        media = x.new_zeros(())
-        values: dict[str, Tensor] = {}
-        for name, term in self.terms.items():
-            value = term(x, reconstruction)
-            media = media + self.weights[name] * value
-            values[name] = value.detach()
-        total = media
-        for name, value in reconstruction.losses.items():
-            if self.weights[name] != 0:
-                total = total + self.weights[name] * value
-            values[name] = value.detach()
-        return Losses(total, media, values)
+        found = {name: term(x, reconstruction) for name, term in self.terms.items()} | reconstruction.losses
+        losses = {name: Weighted(self.weights[name], value) for name, value in found.items()}
+        media = {name: losses[name] for name in self.media}
+        own = {name: loss for name, loss in losses.items() if name not in media and loss.weight != 0}
+        return Losses(media, weighted_sum(own), {name: value.detach() for name, value in found.items()})
 
     def check(self, own: Mapping[str, Tensor]) -> None:
         """Raises ConfigError unless weights and losses match one to one; `own` are the codec's."""

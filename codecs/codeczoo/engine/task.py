@@ -1,7 +1,7 @@
 """The one LightningModule: any codec, any objective, any number of adversaries."""
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -16,9 +16,10 @@ from codeczoo.core.base import Codec
 from codeczoo.core.errors import ConfigError
 from codeczoo.core.types import Reconstruction
 from codeczoo.engine import parts
+from codeczoo.engine.balancer import Balancer
 from codeczoo.engine.contest import Contest
 from codeczoo.engine.ema import EMA
-from codeczoo.engine.objective import Losses, Objective
+from codeczoo.engine.objective import Losses, Objective, weighted_sum
 from codeczoo.engine.optimizer import OptimizerFactory, ScheduleFactory
 from codeczoo.engine.sharding import ShardedStrategy, forget_gathered, shard
 from codeczoo.engine.validation import Validation
@@ -38,6 +39,7 @@ class CodecTask(LightningModule):
         schedule: takes the optimizer; its steps are effective batches.
         validation: what is measured on validation batches.
         adversaries: by name.
+        balancer: makes weights of the losses of x_hat, adversaries' included, shares of its gradient; None: factors.
         ema: decay of the average of the weights that is validated and saved, 0..1; None: the weights themselves.
         clip: greatest gradient norm, of the codec and of each adversary; None: no limit.
         accumulate: batches of the data module that make one effective batch.
@@ -56,6 +58,7 @@ class CodecTask(LightningModule):
         schedule: ScheduleFactory,
         validation: Validation,
         adversaries: Mapping[str, Contest] | None = None,
+        balancer: Balancer | None = None,
         ema: float | None = None,
         clip: float | None = None,
         accumulate: int = 1,
@@ -73,6 +76,9 @@ class CodecTask(LightningModule):
         self.optimizer, self.schedule = optimizer, schedule
         self.clip, self.accumulate, self.seed = clip, accumulate, seed
         self.adversaries = nn.ModuleDict(adversaries or {})
+        self.balancer = balancer
+        if balancer is not None:
+            balancer.name_losses(self.media)
         for start in (warm_start or {}).values():
             start.apply(codec)
         self.frozen = parts.freeze(codec, freeze)
@@ -96,7 +102,7 @@ class CodecTask(LightningModule):
             self.ema = EMA(self.codec, self.ema_decay)
         # DDP waits for the gradient of every parameter it watches, in every backward. Adversaries have their own
         # backward and are idle before their start, so their gradients are averaged in `Contest.average_gradients`.
-        apart = ("adversaries.", "ema.")
+        apart = ("adversaries.", "ema.", "balancer.")
         self._ddp_params_and_buffers_to_ignore = [name for name in self.state_dict() if name.startswith(apart)]
 
     # --- one batch ---------------------------------------------------------------------------------------------------
@@ -110,26 +116,39 @@ class CodecTask(LightningModule):
         given = {name: batch[name] for name in self.conditions if name in batch}
         with parts.starting_codebooks(self.codec):
             reconstruction = self.codec(x, pixels=pixels, **given)
+        if self.balancer is not None and reconstruction.x_hat is not None:
+            reconstruction.x_hat = reconstruction.x_hat.float()  # where gradients are measured
         losses: Losses = self.objective(x, reconstruction)
-        total, values = losses.total, losses.values
+        media, values = dict(losses.media), losses.values
         for name, contest in contests.items():
-            loss, more = contest.codec_loss(x, reconstruction.x_hat, losses.media, self.codec.last_layer)
-            total = total + loss
-            values |= {f"{name}.{key}": value for key, value in more.items()}
+            found = contest.codec_losses(x, reconstruction.x_hat, weighted_sum(losses.media), self.codec.last_layer)
+            media |= {f"{name}.{key}": loss for key, loss in found.items()}
+            values |= {f"{name}.{key}": loss.value.detach() for key, loss in found.items()}
+            values[f"{name}.weight"] = torch.as_tensor(found["adversarial"].weight)
+        total = losses.own + weighted_sum(media)
         values["loss"] = total.detach()
+        if self.balancer is not None and media:
+            total = losses.own + self.balancer(media, reconstruction.x_hat)
 
         stepping = (self.batches + 1) % self.accumulate == 0
         with self._gradients_meet(stepping):
             self.manual_backward(total / self.accumulate)
-        for name, contest in contests.items():
+        learning = {name: c for name, c in contests.items() if c.learns(self.seed, self.global_step)}
+        for name, contest in learning.items():
             loss, more = contest.adversary.adversary_loss(x, reconstruction.x_hat.detach())
             with self._gradients_meet(False):
                 self.manual_backward(loss / self.accumulate)
             values |= {f"{name}.loss": loss.detach()} | {f"{name}.{key}": value for key, value in more.items()}
         if stepping:
-            self.step(contests)
+            self.step(learning)
         self.batches += 1
         return {"values": values | self._pixel_error(x, reconstruction), "codes": reconstruction.tokens.streams}
+
+    @property
+    def media(self) -> list[str]:
+        """Names of all losses of x_hat."""
+        contests: Iterable[tuple[str, Any]] = self.adversaries.items()
+        return self.objective.media + [f"{name}.{key}" for name, contest in contests for key in contest.media]
 
     def active(self) -> dict[str, Contest]:
         """The adversaries that take part in this batch."""
@@ -191,6 +210,8 @@ class CodecTask(LightningModule):
             scaler.update()
         wrapped[0]._on_after_step()
         update_codebooks(self.codec)
+        if self.balancer is not None:
+            self.balancer.update()
         if self.ema is not None:
             self.ema.update()
 

@@ -14,8 +14,8 @@ class Term(nn.Module, ABC):
     """One unweighted term of an objective; weights live in the recipe.
 
     Attributes:
-        reads: which fields of a Reconstruction it needs: "x_hat", "logits". An objective whose terms read no "x_hat"
-            lets the codec skip its pixels.
+        reads: which fields of a Reconstruction it needs: "x_hat", "logits", "features". An objective whose terms read
+            no "x_hat" lets the codec skip its pixels.
     """
 
     reads: ClassVar[frozenset[str]]
