@@ -51,16 +51,21 @@ def original_tree(config: Mapping[str, Any]) -> dict[str, Any]:
     own = _from_transformers(config) if config.get("model_type") == "encodec" else config
     seanet, quantizer, rate = own["seanet"], own["quant"], own["sample_rate"]
     shared = seanet_tree(seanet)
-    tree = {
+    tree: dict[str, Any] = {
         "_target_": "codeczoo.audio.encodec.EnCodec",
         "encoder": {"_target_": "codeczoo.backbones.seanet.Encoder", **shared},
         "quantizer": residual_tree(quantizer["n_q"], quantizer["bins"], quantizer["dimension"]),
         "decoder": {"_target_": "codeczoo.backbones.seanet.Decoder", **shared},
         "sample_rate": rate,
     }
-    if own.get("segment") is None and not own.get("normalize"):
+    segment, normalize = own.get("segment"), bool(own.get("normalize"))
+    if (segment is not None) != normalize:
+        raise ConfigError(f"normalize {normalize} with segment {segment} is none of EnCodec's; both or neither are")
+    if segment is None:
         return tree
-    raise ConfigError("not yet")
+    window = int(segment * rate)
+    step = max(1, int((1 - own.get("overlap", 0.01)) * window))
+    return tree | {"_target_": "codeczoo.audio.windowed.WindowedCodec", "window": window, "step": step}
 
 
 def seanet_tree(seanet: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from codeczoo.audio.encodec import SEANET_RENAMES, seanet_tree
+from codeczoo.audio.encodec import SEANET_RENAMES, residual_tree, seanet_tree
 from codeczoo.audio.waveform import WaveformCodec
 from codeczoo.core.base import Quantizer
 from codeczoo.nn.causal_transformer import CausalTransformer
@@ -131,11 +131,10 @@ def original_tree(config: Mapping[str, Any]) -> dict[str, Any]:
         },
         "stride": round(stride),
     }
-    codebook = {"_target_": "codeczoo.quantizers.vq.EMAVQ", "vocab_size": quantizer["bins"], "dim": quantizer["dimension"]}
     halves = [
         {
             "_target_": "codeczoo.quantizers.projected.Projected",
-            "quantizer": {"_target_": "codeczoo.quantizers.residual.Residual", "layers": [codebook] * n},
+            "quantizer": residual_tree(n, quantizer["bins"], quantizer["dimension"]),
             "dim": quantizer["input_dimension"],
             "bias": False,
         }

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from codeczoo.core.base import Codec, Quantizer
 from codeczoo.core.errors import ConfigError, InputError
-from codeczoo.core.types import Reconstruction, StreamSpec, Tokens, TokenSpec
+from codeczoo.core.types import Quantized, Reconstruction, StreamSpec, Tokens, TokenSpec
 from codeczoo.nn.stream import Coder, Length, before, hide
 from codeczoo.quantizers.layered import Layered
 
@@ -78,8 +78,10 @@ class WaveformCodec(Codec):
 
     def first_codes(self, z: Tensor, n: int | None) -> Tensor:
         """Latents (B, D, frames) to the first n codebooks (B, n, frames); None: all. Raises InputError."""
-        if n is None or isinstance(self.quantizer, Layered):
-            return self.quantizer.encode(z) if n is None else self.quantizer.encode(z, n)
+        if n is None:
+            return self.quantizer.encode(z)
+        if isinstance(self.quantizer, Layered):
+            return self.quantizer.encode(z, n)
         if n != len(self.quantizer.vocab_sizes):
             name, most = type(self).__name__, len(self.quantizer.vocab_sizes)
             raise InputError(f"this {name} decodes no prefix of codebooks: n_codebooks must be {most}, got {n}")
@@ -112,7 +114,12 @@ class WaveformCodec(Codec):
         q = self.quantizer(z)
         size = torch.full((len(x), 1), x.shape[2], dtype=torch.int64, device=x.device)
         tokens = Tokens(self.spec, q.streams, size, sample_rate=self.sample_rate)
-        return Reconstruction(tokens, fitted(self.render(q.z), x.shape[2]) if pixels else None, q.losses, q.stats)
+        x_hat = fitted(self.render(q.z), x.shape[2]) if pixels else None
+        return Reconstruction(tokens, x_hat, q.losses, q.stats, features=self.features(z, q))
+
+    def features(self, z: Tensor, q: Quantized) -> Tensor | None:
+        """What learns from a teacher, of the latents z and their codes, (B, D, frames); None: nothing does."""
+        return None
 
     # --- long signals ------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import isfinite, prod
 from typing import Any
 
@@ -43,6 +44,7 @@ class Header:
         lengths: valid positions of each sample for each stream, or None where all are.
         sample_rate: as in Tokens.
         fit: how the media was brought to the codec's size, e.g. `io.image.Fit.to_dict()`.
+        gains: as in Tokens, a row for each sample.
         payload_bytes: of the coded codes alone; 0 before there is a file.
         total_bytes: of the whole file; 0 before there is one.
     """
@@ -55,6 +57,7 @@ class Header:
     lengths: tuple[tuple[int, ...], ...] | None = None
     sample_rate: float | None = None
     fit: dict[str, Any] | None = None
+    gains: tuple[tuple[float, ...], ...] | None = None
     payload_bytes: int = 0
     total_bytes: int = 0
 
@@ -81,14 +84,17 @@ def describe(tokens: Tokens, codec: str, weights_hash: str, fit: dict[str, Any] 
         lengths = None
     size = tuple(tuple(map(int, row)) for row in tokens.size)
     shapes = tuple(tuple(c.shape[1:]) for c in tokens.streams)
-    header = Header(codec, weights_hash, tokens.spec, shapes, size, lengths, tokens.sample_rate, fit)
+    gains = None if tokens.gains is None else tuple(tuple(map(_float32, row)) for row in tokens.gains.tolist())
+    header = Header(codec, weights_hash, tokens.spec, shapes, size, lengths, tokens.sample_rate, fit, gains)
     check(header)
     return header
 
 
 def dump(header: Header) -> bytes:
     """Raises FormatError for values that JSON cannot hold, or too many of them."""
-    optional = {"lengths": header.lengths, "sample_rate": header.sample_rate, "fit": header.fit}
+    optional = {
+        "lengths": header.lengths, "sample_rate": header.sample_rate, "fit": header.fit, "gains": header.gains
+    }  # fmt: skip
     values = {
         "codec": header.codec,
         "weights_hash": header.weights_hash,
@@ -124,6 +130,7 @@ def parse(data: bytes) -> Header:
             lengths=_rows(values["lengths"]) if "lengths" in values else None,
             sample_rate=values.get("sample_rate"),
             fit=values.get("fit"),
+            gains=_rows(values["gains"]) if "gains" in values else None,
         )
         check(header)
     except (zlib.error, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
@@ -131,8 +138,13 @@ def parse(data: bytes) -> Header:
     return header
 
 
-def _rows(values: Any) -> tuple[tuple[int, ...], ...]:
+def _rows(values: Any) -> tuple[tuple[Any, ...], ...]:
     return tuple(tuple(row) for row in values)
+
+
+def _float32(value: float) -> float:
+    """With no more digits than float32 has."""
+    return float(f"{value:.9g}")
 
 
 def check(header: Header) -> None:
@@ -143,6 +155,7 @@ def check(header: Header) -> None:
         "spec": _spec_is_sound(spec),
         "sample_rate": header.sample_rate is None or _is_number(header.sample_rate),
         "fit": header.fit is None or isinstance(header.fit, dict),
+        "gains": header.gains is None or _are_gains(header.gains, header.batch),
         "size": header.batch > 0 and all(row and _are_counts(row) for row in header.size),
     }
     for name, holds in rules.items():
@@ -170,6 +183,7 @@ def _spec_is_sound(spec: TokenSpec) -> bool:
         and (spec.input_size is None or _are_counts(spec.input_size))
         and (spec.sample_rate is None or _is_number(spec.sample_rate))
         and _are_counts([spec.channels])
+        and (spec.window is None or (_are_counts(spec.window) and len(spec.window) == 2 and min(spec.window) > 0))
         and all(
             stream.vocab_sizes
             and _are_counts(stream.vocab_sizes)
@@ -188,6 +202,10 @@ def _spec_is_sound(spec: TokenSpec) -> bool:
 
 def _are_counts(values: Sequence[Any]) -> bool:
     return isinstance(values, tuple | list) and all(type(v) is int and 0 <= v < 2**63 for v in values)
+
+
+def _are_gains(rows: Sequence[Sequence[Any]], batch: int) -> bool:
+    return len(rows) == batch and len({len(row) for row in rows}) == 1 and all(map(_is_number, chain(*rows)))
 
 
 def _is_number(value: Any) -> bool:

@@ -70,7 +70,8 @@ def read(source: str | Path | bytes, priors: Priors = ()) -> TokenFile:
             raise FormatError("there is more behind the last codebook")
         lengths = None if about.lengths is None else tuple(torch.tensor(n, dtype=torch.int64) for n in about.lengths)
         size = torch.tensor(about.size, dtype=torch.int64)
-        return TokenFile(about, Tokens(about.spec, streams, size, lengths, about.sample_rate))
+        gains = None if about.gains is None else torch.tensor(about.gains, dtype=torch.float32)
+        return TokenFile(about, Tokens(about.spec, streams, size, lengths, about.sample_rate, gains))
     except ValueError as error:  # FormatError and InputError are ones
         raise FormatError(f"{where}: {error}") from None
 

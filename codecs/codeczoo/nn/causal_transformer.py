@@ -1,9 +1,9 @@
 """Causal transformer over time with rotary positions and a window of attention, as in Mimi; whole or piece by piece.
 
 Source: Moshi (arXiv 2410.00037, github.com/kyutai-labs/moshi).
-Differs: in a stream the keys of context - 1 earlier steps are kept however long a piece is, so a piece attends as in the
-whole signal (moshi's ring of `context` keys forgets too early); whole signals are worked through in blocks, so memory
-grows with their length only.
+Differs: in a stream the keys of context - 1 earlier steps are kept however long a piece is, so it attends as in the whole
+signal (moshi's ring of `context` keys forgets too early); whole signals are worked through in blocks, so memory grows
+with their length only.
 """
 
 from dataclasses import dataclass, field
@@ -107,7 +107,7 @@ class CausalTransformer(Layer):
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(Block(dim, heads, hidden, context, scale) for _ in range(depth))
-        self.half, self.base = dim // heads // 2, base
+        self.pairs, self.base = dim // heads // 2, base
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """See Layer."""
@@ -134,7 +134,7 @@ class CausalTransformer(Layer):
     def _rotations(self, first: int, steps: int, device: torch.device) -> Tensor:
         """Complex numbers of length 1 for each step and pair of channels, (steps, d / 2)."""
         at = torch.arange(first, first + steps, device=device, dtype=torch.float64)
-        speed = self.base ** (-torch.arange(self.half, device=device, dtype=torch.float64) / self.half)
+        speed = self.base ** (-torch.arange(self.pairs, device=device, dtype=torch.float64) / self.pairs)
         return torch.polar(torch.ones((), dtype=torch.float64, device=device), at[:, None] * speed).to(torch.complex64)
 
 

@@ -217,8 +217,12 @@ class ConvTranspose1d(Layer):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """See Layer."""
-        full = F.conv_transpose1d(hide(x, lengths), self.taps(), self.bias, self.stride, 0, 0, self.groups)
+        full = self.spread(hide(x, lengths), lengths)
         return full[:, :, self.left : full.shape[2] - self.right]
+
+    def spread(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """x (B, C, T) to (B, C', (T - 1) * stride + kernel), not cut yet."""
+        return F.conv_transpose1d(x, self.taps(), self.bias, self.stride, 0, 0, self.groups)
 
     def begin(self) -> "Overlap":
         """See Layer."""
@@ -284,45 +288,59 @@ class WeightNormConvTranspose1d(_WeightNorm, ConvTranspose1d):
 
 
 class OverTime(nn.GroupNorm):
-    """GroupNorm of one group over channels and all of time; of unequal signals each over its own."""
+    """GroupNorm over groups of channels and all of time; of unequal signals each over its own.
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(1, channels)
+    Args:
+        channels: C.
+        groups: of channels.
+        eps: added to the variances.
+    """
+
+    def __init__(self, channels: int, groups: int = 1, eps: float = 1e-5) -> None:
+        super().__init__(groups, channels, eps)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """x (B, C, T) to the same shape."""
         if lengths is None:
             return super().forward(x)
-        inside = before(lengths, x.shape[2])[:, None]  # (B, 1, T)
-        count = (lengths * x.shape[1]).view(-1, 1, 1)
-        mean = torch.where(inside, x, 0.0).sum((1, 2), keepdim=True) / count
-        spread = torch.where(inside, x - mean, 0.0).square().sum((1, 2), keepdim=True) / count
-        return (x - mean) * (spread + self.eps).rsqrt() * self.weight[:, None] + self.bias[:, None]
+        inside = before(lengths, x.shape[2])[:, None, None]  # (B, 1, 1, T)
+        grouped = x.unflatten(1, (self.num_groups, -1))  # (B, G, C / G, T)
+        count = (lengths * grouped.shape[2]).view(-1, 1, 1, 1)
+        mean = torch.where(inside, grouped, 0.0).sum((2, 3), keepdim=True) / count
+        spread = torch.where(inside, grouped - mean, 0.0).square().sum((2, 3), keepdim=True) / count
+        y = ((grouped - mean) * (spread + self.eps).rsqrt()).flatten(1, 2)  # (B, C, T)
+        return y * self.weight[:, None] + self.bias[:, None]
 
 
-class _Normed(Layer):
-    """A convolution with OverTime behind it. The norm sees all of time, so nothing can be told before the end."""
+class NormedConv1d(Conv1d):
+    """Conv1d with OverTime behind it, which sees all of time."""
 
     stateless = "its normalisation is over all of time"
-    outputs: int
 
     def make_weight(self, start: Tensor) -> None:
         """See Conv1d."""
-        super().make_weight(start)  # type: ignore[misc]
+        super().make_weight(start)
         self.norm = OverTime(self.outputs)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """See Layer."""
-        y = super().forward(x, lengths)
-        return self.norm(y, None if lengths is None else self.length(lengths))
+        return self.norm(super().forward(x, lengths), None if lengths is None else self.length(lengths))
 
 
-class NormedConv1d(_Normed, Conv1d):
-    """Conv1d and OverTime."""
+class NormedConvTranspose1d(ConvTranspose1d):
+    """ConvTranspose1d with OverTime behind it, before anything is cut."""
 
+    stateless = NormedConv1d.stateless
 
-class NormedConvTranspose1d(_Normed, ConvTranspose1d):
-    """ConvTranspose1d and OverTime."""
+    def make_weight(self, start: Tensor) -> None:
+        """See ConvTranspose1d."""
+        super().make_weight(start)
+        self.norm = OverTime(self.outputs)
+
+    def spread(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """See ConvTranspose1d."""
+        whole = None if lengths is None else (lengths - 1) * self.stride + self.kernel
+        return self.norm(super().spread(x, lengths), whole)
 
 
 def pad(x: Tensor, left: int, right: int, mode: PadMode) -> Tensor:

@@ -97,9 +97,9 @@ class Chain(nn.Sequential, Layer):
     @property
     def layers(self) -> Sequence[Layer]:
         """In order."""
-        return list(self)
+        return list(self)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """See Layer."""
         for layer in self.layers:
             if self.checkpointing and torch.is_grad_enabled() and not isinstance(layer, Chain):
