@@ -1,0 +1,111 @@
+"""Short-time spectra to a waveform: the head of Vocos.
+
+Source: Vocos (arXiv 2306.00814, github.com/gemelo-ai/vocos, MIT).
+Differs: streams; in padded batches every signal's windows are added up to its own end.
+"""
+
+from dataclasses import dataclass
+from math import log
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from codeczoo.core.errors import ConfigError
+from codeczoo.nn.linear import linear
+from codeczoo.nn.stream import Layer, Length, hide
+
+LOUDEST = log(100.0)  # magnitudes are cut at 100
+
+
+class ISTFTHead(Layer):
+    """Channels to log-magnitudes and phases of a frame, frames to a waveform: (B, C, T) to float32 (B, 1, T').
+
+    Frames are Hann windows, added up and divided by the sum of the squared windows.
+
+    Args:
+        dim: C.
+        n_fft: samples of a frame.
+        hop: samples between the beginnings of frames, at most half of n_fft.
+        padding: "same" cuts the outermost (n_fft - hop) / 2 samples, which leaves T * hop; "center" cuts n_fft / 2 as
+            torch.istft does, which leaves (T - 1) * hop.
+    """
+
+    def __init__(self, dim: int, n_fft: int, hop: int, padding: Literal["same", "center"] = "same") -> None:
+        super().__init__()
+        if n_fft % 2 or (hop % 2 and padding == "same") or not 1 <= hop <= n_fft // 2:
+            raise ConfigError(f"ISTFTHead: even n_fft, hop at most half of it (even for 'same'), got {n_fft}, {hop}")
+        cuts = {"same": (n_fft - hop) // 2, "center": n_fft // 2}
+        if padding not in cuts:
+            raise ConfigError(f"ISTFTHead: padding must be 'same' or 'center', got '{padding}'")
+        self.n_fft, self.hop, self.cut = n_fft, hop, cuts[padding]
+        self.out = nn.Linear(dim, n_fft + 2)
+
+    def length(self, n: Length) -> Length:
+        """See Layer."""
+        return (n - 1) * self.hop + self.n_fft - 2 * self.cut
+
+    def needs(self, n: int) -> int:
+        """See Layer."""
+        return -(-(n + self.cut) // self.hop) if n else 0
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """See Layer."""
+        return self._run(x, lengths, self.begin(), True)
+
+    def begin(self) -> "Sums":
+        """See Layer."""
+        return Sums(self.cut)
+
+    def step(self, x: Tensor, state: "Sums", last: bool = False) -> Tensor:
+        """See Layer."""
+        return self._run(x, None, state, last)
+
+    def _run(self, x: Tensor, lengths: Tensor | None, state: "Sums", last: bool) -> Tensor:
+        window = torch.hann_window(self.n_fft, device=x.device)
+        frames = self._frames(x) * window  # (B, T, n_fft)
+        squares = window.square().expand(len(x) if lengths is not None else 1, *frames.shape[1:])
+        if lengths is not None:
+            frames, squares = (hide(part.mT, lengths).mT for part in (frames, squares))
+        total, weight = self._added(frames, state.total), self._added(squares, state.weight)  # (B, steps, hop)
+        done = x.shape[2]
+        state.total, state.weight = total[:, done:], weight[:, done:]
+        if not last:
+            total, weight = total[:, :done], weight[:, :done]
+        y = (total / weight.clamp(min=1e-11)).flatten(1)[:, None]  # (B, 1, samples)
+        if last:
+            y = y[:, :, : max(0, y.shape[2] - (-self.n_fft % self.hop) - self.cut)]
+        cut = min(state.cut, y.shape[2])
+        state.cut -= cut
+        return y[:, :, cut:]
+
+    def _frames(self, x: Tensor) -> Tensor:
+        """x (B, C, T) to frames (B, T, n_fft)."""
+        size, angle = linear(self.out, x.mT).float().chunk(2, -1)  # (B, T, n_fft / 2 + 1)
+        return torch.fft.irfft(torch.polar(size.clamp(max=LOUDEST).exp(), angle), self.n_fft)
+
+    def _added(self, frames: Tensor, tail: Tensor | None) -> Tensor:
+        """Frames (B, T, n_fft), each hop samples later, added up behind a tail: (B, T + R - 1, hop)."""
+        b, t, _ = frames.shape
+        parts = F.pad(frames, (0, -self.n_fft % self.hop)).unflatten(2, (-1, self.hop))  # (B, T, R, hop)
+        out = frames.new_zeros(b, t + parts.shape[2] - 1, self.hop)
+        for r in range(parts.shape[2]):
+            out[:, r : r + t] += parts[:, :, r]
+        if tail is not None:
+            out[:, : tail.shape[1]] += tail
+        return out
+
+
+@dataclass
+class Sums:
+    """State of the head in a stream.
+
+    Args:
+        cut: samples still to be cut from its beginning.
+        total, weight: (B, R - 1, hop), frames and squared windows whose sums later frames add to.
+    """
+
+    cut: int
+    total: Tensor | None = None
+    weight: Tensor | None = None
