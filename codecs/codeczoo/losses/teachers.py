@@ -64,7 +64,10 @@ class SpeechModel(Teacher):
 
     @abstractmethod
     def states(self, mono: Tensor) -> list[Tensor]:
-        """mono (B, T) at 16 kHz to all hidden states (B, frames, D): the blocks' input, then each block's output."""
+        """mono (B, T) at 16 kHz to all hidden states (B, frames, D): the blocks' input, then each block's output.
+
+        The last one of the large models is the block's, before the final norm.
+        """
 
 
 class TransformersTeacher(SpeechModel):
@@ -133,8 +136,6 @@ class TorchaudioTeacher(SpeechModel):
         for block in transformer.layers:
             state, bias = block(states[-1], None, position_bias=bias)
             states.append(state)
-        if not transformer.layer_norm_first:  # the large models' last norm, which `transformers` counts in
-            states[-1] = transformer.layer_norm(states[-1])
         return states
 
 
