@@ -82,6 +82,8 @@ class ISTFTHead(Layer):
 
     def _frames(self, x: Tensor) -> Tensor:
         """x (B, C, T) to frames (B, T, n_fft)."""
+        if not x.shape[2]:  # MKL's transform refuses no frames
+            return x.new_zeros(len(x), 0, self.n_fft, dtype=torch.float32)
         size, angle = linear(self.out, x.mT).float().chunk(2, -1)  # (B, T, n_fft / 2 + 1)
         return torch.fft.irfft(torch.polar(size.clamp(max=LOUDEST).exp(), angle), self.n_fft)
 
