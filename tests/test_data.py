@@ -27,7 +27,8 @@ pytest.importorskip("webdataset", reason="data modules want codeczoo[train]")
 
 from codeczoo.data.generated import GeneratedPictures
 from codeczoo.data.image_folder import ImageFolder
-from codeczoo.data.module import PictureModule
+from codeczoo.data.media import Pictures
+from codeczoo.data.module import DataModule
 from codeczoo.data.shard_reader import ShardReader
 from codeczoo.data.shards import TrainingShards, ValidationShards
 from codeczoo.data.transforms import training_recipe, validation_recipe
@@ -62,7 +63,7 @@ def folder_module(root: Path, **changes: Any) -> ImageFolder:
     return module
 
 
-def first(module: PictureModule, n: int) -> list[dict[str, Any]]:
+def first(module: DataModule, n: int) -> list[dict[str, Any]]:
     return list(islice(module.train_dataloader(), n))
 
 
@@ -156,7 +157,7 @@ class Steps:
         return Recorder()
 
 
-def fit(model: Any, data: PictureModule, folder: Path, steps: int, checkpoint: Path | None = None) -> Any:
+def fit(model: Any, data: DataModule, folder: Path, steps: int, checkpoint: Path | None = None) -> Any:
     from lightning.pytorch import Trainer
 
     trainer = Trainer(
@@ -363,7 +364,7 @@ def test_shards_are_read_with_captions(shards: str, workers: int) -> None:
 
 def test_each_pass_sees_each_sample_once_over_ranks_and_workers(shards: str) -> None:
     def keys(rank: int, world: int, n: int) -> list[str]:
-        reader = ShardReader(shard_module(shards).shards, training_recipe(16), None, 0)
+        reader = ShardReader(shard_module(shards).shards, Pictures(training_recipe(16)), None, 0)
         return [s["key"] for s in islice(TrainingShards(reader, 4, 0, 3, 0, (rank, world)).samples(), n)]
 
     assert len(set(keys(0, 1, 19))) == 19
@@ -376,7 +377,7 @@ def test_each_pass_sees_each_sample_once_over_ranks_and_workers(shards: str) -> 
 def test_validation_shards_lose_and_double_nothing(shards: str, world: int) -> None:
     ranks = []
     for r in range(world):
-        reader = ShardReader(shard_module(shards).shards, validation_recipe(16), "txt", 0)
+        reader = ShardReader(shard_module(shards).shards, Pictures(validation_recipe(16)), "txt", 0)
         ranks.append([batch["key"] for batch in ValidationShards(reader, 3, (r, world))])
     assert len({len(batches) for batches in ranks}) == 1
     together = [key for step in zip(*ranks, strict=True) for part in step for key in part]

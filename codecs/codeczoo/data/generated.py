@@ -1,16 +1,20 @@
 """Built-in pictures: a data module that needs no files."""
 
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from codeczoo.data.module import PictureModule
+from codeczoo.data.module import DataModule
 from codeczoo.data.pictures import generated_picture
 from codeczoo.data.samples import Sample
 from codeczoo.data.sampling import Draw
 
-FIRST_VAL = 10**9  # validation pictures are numbered from here, so that none is ever a training picture
+FIRST_VAL = 10**9  # validation samples are numbered from here, so that none is ever a training sample
 
 
-class GeneratedPictures(PictureModule):
+class GeneratedPictures(DataModule):
     """Procedural pictures, `codeczoo.data.pictures.generated_picture`, drawn when they are needed.
 
     Args:
@@ -36,19 +40,20 @@ class GeneratedPictures(PictureModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Nothing is made ahead."""
-        self.train_set = GeneratedSet(self.seed, 0, self.n_train, self.image_size)
-        self.val_set = GeneratedSet(self.seed, FIRST_VAL, self.n_val, self.image_size) if self.n_val else None
+        make = partial(generated_picture, self.seed, size=self.image_size)
+        self.train_set = GeneratedSet(make, self.seed, 0, self.n_train)
+        self.val_set = GeneratedSet(make, self.seed, FIRST_VAL, self.n_val) if self.n_val else None
 
 
 class GeneratedSet(Dataset[Sample]):
-    """`count` generated pictures from number `first` on; keys are their numbers."""
+    """`count` generated samples from number `first` on; keys are their numbers. `make` takes the number."""
 
-    def __init__(self, seed: int, first: int, count: int, size: int) -> None:
-        self.seed, self.first, self.count, self.size = seed, first, count, size
+    def __init__(self, make: Callable[[int], Tensor], seed: int, first: int, count: int) -> None:
+        self.make, self.seed, self.first, self.count = make, seed, first, count
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, draw: Draw) -> Sample:
         number = self.first + draw[1]
-        return {"x": generated_picture(self.seed, number, self.size), "key": f"generated-{self.seed}-{number}"}
+        return {"x": self.make(number), "key": f"generated-{self.seed}-{number}"}

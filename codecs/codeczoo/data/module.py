@@ -52,10 +52,11 @@ class Loader(DataLoader[Batch]):
         report()
 
 
-class PictureModule(LightningDataModule):
+class DataModule(LightningDataModule):
     """Base of the data modules. Training is one endless epoch (set `max_steps`, `use_distributed_sampler=False`).
 
-    Batches are dicts: "x" float32 (B, 3, H, W) in [0, 1], "key" list of str and, where there are captions, "text".
+    Batches are dicts: "x" float32, (B, 3, H, W) in [0, 1] or (B, C, T) in [-1, 1], "key" list of str and, where there
+    are captions, "text"; "lengths" int64 (B,) where validation clips differ in length.
     The state holds how many samples the trainer has finished training on (not how many the workers have read ahead), so
     that a resumed run goes on with exactly the next batch, also with another number of workers.
 

@@ -1,34 +1,43 @@
-"""Samples and batches, and the pictures of a folder as a dataset."""
+"""Samples and batches, and the files of a folder as a dataset."""
 
 import os
 from collections.abc import Sequence
 from logging import getLogger
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from codeczoo.core.errors import CodeczooError, InputError
+from codeczoo.data.media import Listing, Media, Redraw
 from codeczoo.data.sampling import AUGMENT, Draw, generator
-from codeczoo.data.transforms import Transform
-from codeczoo.io.image import read
 
-Sample = dict[str, Any]  # x: (3, H, W) uint8 or float in [0, 1]; key: str; perhaps text: str
-Batch = dict[str, Any]  # x: float32 (B, 3, H, W) in [0, 1]; key: list[str]; perhaps text: list[str]
+# x: a picture (3, H, W), uint8 or float in [0, 1], or a clip (C, T), float in [-1, 1]; key: str; perhaps text: str
+Sample = dict[str, Any]
+# x: float32 (B, 3, H, W) or (B, C, T); key: list[str]; perhaps text: list[str]; lengths: int64 (B,) where clips differ
+Batch = dict[str, Any]
 MOST_IN_A_ROW = 256  # unusable samples, before it is the data set that is wrong
 log = getLogger(__name__)
 
 
 def collate(samples: Sequence[Sample | None]) -> Batch:
-    """One batch; None stands for a sample that could not be used. Raises InputError when all are None."""
+    """One batch; None stands for a sample that could not be used. Clips that differ in length are filled up with zeros.
+
+    Raises InputError when all are None.
+    """
     good = [sample for sample in samples if sample is not None]
     if not good:
-        raise InputError(f"none of the {len(samples)} pictures of a batch can be used; see the warnings")
+        raise InputError(f"none of the {len(samples)} samples of a batch can be used; see the warnings")
     batch: Batch = {key: [sample[key] for sample in good] for key in good[0]}
-    batch["x"] = to_float(torch.stack([x.contiguous() for x in batch["x"]]))  # (B, 3, H, W)
+    lengths = [x.shape[-1] for x in batch["x"]]
+    if good[0]["x"].ndim == 2 and len(set(lengths)) > 1:
+        batch["x"] = pad_sequence([x.T for x in batch["x"]], batch_first=True).mT.contiguous()  # (B, C, T)
+        batch["lengths"] = torch.tensor(lengths)
+    else:
+        batch["x"] = to_float(torch.stack([x.contiguous() for x in batch["x"]]))  # (B, 3, H, W) or (B, C, T)
     return batch
 
 
@@ -38,20 +47,19 @@ def to_float(x: Tensor) -> Tensor:
 
 
 class FileSet(Dataset[Sample | None]):
-    """Pictures in files, None where one cannot be used.
+    """Samples out of files, None where one cannot be used.
 
     Args:
-        root: folder; keys are paths relative to it.
-        paths: of the files, below root.
-        transform: of every picture, to one common size.
+        files: whose names are the keys.
+        media: how a file becomes x.
         seed: of the augmentation.
     """
 
-    def __init__(self, root: Path, paths: Sequence[Path], transform: Transform, seed: int) -> None:
-        self.root, self.transform, self.seed = root, transform, seed
+    def __init__(self, files: Listing, media: Media, seed: int) -> None:
+        self.root, self.media, self.seed = files.root, media, seed
         # One array, not a million objects: forked workers would copy those page by page.
-        self.keys = np.array([os.fsencode(path.relative_to(root)) for path in paths])
-        self.unusable = torch.zeros(len(paths), dtype=torch.uint8).share_memory_()  # written by all workers
+        self.keys = np.array([os.fsencode(key) for key in files.keys])
+        self.unusable = torch.zeros(len(self.keys), dtype=torch.uint8).share_memory_()  # written by all workers
         self._reported = 0
 
     def __len__(self) -> int:
@@ -66,14 +74,16 @@ class FileSet(Dataset[Sample | None]):
             return None
         try:
             return self.open(number, index)
+        except Redraw:
+            return None
         except CodeczooError:
             self.unusable[index] = 1
             return None
 
     def open(self, number: int, index: int) -> Sample:
-        """As `load`; raises FormatError for a corrupt file and InputError for one that the transform refuses."""
+        """As `load`; raises CodeczooError for a file that is corrupt or that the transform refuses."""
         key = os.fsdecode(self.keys[index])
-        return {"x": self.transform(read(self.root / key), generator(self.seed, AUGMENT, number)), "key": key}
+        return {"x": self.media(self.root / key, generator(self.seed, AUGMENT, number)), "key": key}
 
     @property
     def skipped(self) -> int:
@@ -89,7 +99,8 @@ class FileSet(Dataset[Sample | None]):
         count = self.skipped
         if count > self._reported:
             names = ", ".join(self.skipped_keys()[:3]) + (", ..." if count > 3 else "")
-            log.warning("skipped %d of %d pictures in %s, they cannot be used: %s", count, len(self), self.root, names)
+            what, where = self.media.plural, self.root
+            log.warning("skipped %d of %d %s in %s, they cannot be used: %s", count, len(self.keys), what, where, names)
         self._reported = count
 
 
@@ -98,9 +109,9 @@ class FilledFileSet(FileSet):
 
     def __getitem__(self, draw: Draw) -> Sample:
         number, index = draw
-        tries = min(len(self), MOST_IN_A_ROW)
+        tries = min(len(self.keys), MOST_IN_A_ROW)
         for step in range(tries):
-            sample = self.load(number, (index + step) % len(self))
+            sample = self.load(number, (index + step) % len(self.keys))
             if sample is not None:
                 return sample
         try:

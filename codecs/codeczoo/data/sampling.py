@@ -25,6 +25,16 @@ def generator(seed: int, *place: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(mixed))
 
 
+def integer(below: int, random: torch.Generator) -> int:
+    """A whole number in 0..below - 1."""
+    return int(torch.randint(below, (), generator=random))
+
+
+def uniform(low: float, high: float, random: torch.Generator) -> float:
+    """A number in [low, high)."""
+    return low + (high - low) * float(torch.rand((), generator=random))
+
+
 def rank_and_world() -> tuple[int, int]:
     """This process's rank and how many there are, as torch.distributed says; (0, 1) without it."""
     if dist.is_available() and dist.is_initialized():

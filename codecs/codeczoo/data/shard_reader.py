@@ -4,18 +4,16 @@ import json
 import random
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from logging import getLogger
 from pathlib import PurePath
 from typing import Any
 
 import torch
-from torch.utils.data import get_worker_info
 
 from codeczoo.core.errors import CodeczooError, FormatError, InputError, MissingError
+from codeczoo.data.media import Media, Tally
 from codeczoo.data.samples import Sample
-from codeczoo.data.transforms import Transform
-from codeczoo.io.image import SUFFIXES, read
 
 try:
     import webdataset as wds
@@ -32,19 +30,19 @@ class ShardReader:
 
     Args:
         shards: files or URLs.
-        transform: of every picture, to one common size.
+        media: how a file becomes x.
         text: where the caption is: "txt", or "json.FIELD"; None reads none.
         workers: that will read, 0 for the training process itself.
     """
 
-    def __init__(self, shards: list[str], transform: Transform, text: str | None, workers: int) -> None:
-        self.shards, self.transform, self.text = shards, transform, text
-        self.counts = torch.zeros(max(1, workers), dtype=torch.int64).share_memory_()  # one slot a worker
+    def __init__(self, shards: list[str], media: Media, text: str | None, workers: int) -> None:
+        self.shards, self.media, self.text = shards, media, text
+        self.tally = Tally(workers)
 
     @property
     def skipped(self) -> int:
         """Samples and damaged shards that could not be used so far; counted again each time they come by."""
-        return int(self.counts.sum())
+        return self.tally.total
 
     def raw(self, shard: str) -> Iterator[dict[str, Any]]:
         """The undecoded samples of one shard, up to where it is damaged. Raises InputError when it cannot be opened.
@@ -66,7 +64,8 @@ class ShardReader:
     def load(self, raw: dict[str, Any], random_stream: torch.Generator) -> Sample | None:
         """Decodes one sample; None, counted, when it cannot be used."""
         try:
-            sample: Sample = {"x": self.transform(read(picture(raw)), random_stream), "key": raw["__key__"]}
+            data = content(raw, self.media.suffixes)
+            sample: Sample = {"x": self.media(data, random_stream), "key": raw["__key__"]}
             if self.text is not None:
                 sample["text"] = caption(raw, self.text)
             return sample
@@ -76,9 +75,7 @@ class ShardReader:
 
     def skip(self, what: str) -> None:
         """Counts, and names the first ones."""
-        slot, _ = this_worker()
-        self.counts[slot] += 1
-        if self.counts[slot] <= NAMED:
+        if self.tally.add() <= NAMED:
             log.warning("skipped: %s", what)
 
 
@@ -87,18 +84,13 @@ def expand(urls: str | list[str]) -> list[str]:
     return [shard for url in ([urls] if isinstance(urls, str) else urls) for shard in expand_urls(url)]
 
 
-def this_worker() -> tuple[int, int]:
-    """(this worker, number of workers); (0, 1) in the training process."""
-    info = get_worker_info()
-    return (info.id, info.num_workers) if info else (0, 1)
-
-
-def picture(raw: dict[str, Any]) -> bytes:
-    """The bytes of the picture in a sample. Raises FormatError when there is none."""
+def content(raw: dict[str, Any], suffixes: Sequence[str]) -> bytes:
+    """The bytes of the file in a sample that ends in one of `suffixes`. Raises FormatError when there is none."""
     for suffix, data in raw.items():
-        if not suffix.startswith("__") and PurePath(f"x.{suffix}").suffix in SUFFIXES:
+        if not suffix.startswith("__") and PurePath(f"x.{suffix}").suffix in suffixes:
             return data
-    raise FormatError(f"no picture ({', '.join(SUFFIXES)}), only {', '.join(k for k in raw if not k.startswith('__'))}")
+    there = ", ".join(k for k in raw if not k.startswith("__"))
+    raise FormatError(f"no file ending in {', '.join(suffixes)}, only {there}")
 
 
 def caption(raw: dict[str, Any], place: str) -> str:

@@ -9,9 +9,10 @@ import torch
 from torch.utils.data import IterableDataset
 
 from codeczoo.core.errors import InputError
+from codeczoo.data.media import this_worker
 from codeczoo.data.samples import Batch, Sample, collate
 from codeczoo.data.sampling import AUGMENT, ORDER, generator
-from codeczoo.data.shard_reader import ShardReader, this_worker
+from codeczoo.data.shard_reader import ShardReader
 
 FRUITLESS = 5  # passes of one worker, which reads other shards in each, before it is the data set that is wrong
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from math import exp, log, sqrt
 from typing import Protocol
 
-import torch
 from torch import Generator, Tensor
 
 from codeczoo.core.errors import InputError
+from codeczoo.data.sampling import integer, uniform
 from codeczoo.io.image import resize
 
 
@@ -64,7 +64,7 @@ class RandomCrop:
 
     def __call__(self, image: Tensor, random: Generator) -> Tensor:
         spare_h, spare_w = _spare(image, self.size)
-        top, left = _integer(spare_h + 1, random), _integer(spare_w + 1, random)
+        top, left = integer(spare_h + 1, random), integer(spare_w + 1, random)
         return _cut(image, top, left, self.size, self.size)
 
 
@@ -89,10 +89,10 @@ class RandomResizedCrop:
 
     def __call__(self, image: Tensor, random: Generator) -> Tensor:
         h, w = image.shape[-2:]
-        area = h * w * _uniform(self.scale[0], self.scale[1], random)
-        ratio = exp(_uniform(log(self.ratio[0]), log(self.ratio[1]), random))
+        area = h * w * uniform(self.scale[0], self.scale[1], random)
+        ratio = exp(uniform(log(self.ratio[0]), log(self.ratio[1]), random))
         part_h, part_w = min(h, max(1, round(sqrt(area / ratio)))), min(w, max(1, round(sqrt(area * ratio))))
-        top, left = _integer(h - part_h + 1, random), _integer(w - part_w + 1, random)
+        top, left = integer(h - part_h + 1, random), integer(w - part_w + 1, random)
         return resize(_cut(image, top, left, part_h, part_w), (self.size, self.size))
 
 
@@ -105,7 +105,7 @@ class Flip:
         self.p = p
 
     def __call__(self, image: Tensor, random: Generator) -> Tensor:
-        return image.flip(-1) if _uniform(0, 1, random) < self.p else image
+        return image.flip(-1) if uniform(0, 1, random) < self.p else image
 
 
 class AspectFilter:
@@ -148,11 +148,3 @@ def _spare(image: Tensor, size: int) -> tuple[int, int]:
 
 def _cut(image: Tensor, top: int, left: int, h: int, w: int) -> Tensor:
     return image[:, top : top + h, left : left + w]
-
-
-def _integer(below: int, random: Generator) -> int:
-    return int(torch.randint(below, (), generator=random))
-
-
-def _uniform(low: float, high: float, random: Generator) -> float:
-    return low + (high - low) * float(torch.rand((), generator=random))

@@ -1,28 +1,12 @@
-"""Tar shards, local or by URL."""
+"""Pictures in tar shards, local or by URL."""
 
-from logging import getLogger
-from pathlib import Path
-from typing import Any
-
-from codeczoo.core.errors import ConfigError, InputError
-from codeczoo.data.module import Loader, PictureModule
-from codeczoo.data.sampling import rank_and_world
-from codeczoo.data.shard_reader import ShardReader, expand
-from codeczoo.data.shards import TrainingShards, ValidationShards
+from codeczoo.data.media import Pictures
+from codeczoo.data.shard_module import ShardModule
 from codeczoo.data.transforms import Transform, training_recipe, validation_recipe
 
-log = getLogger(__name__)
 
-
-class WebDataset(PictureModule):
-    """Pictures, perhaps with captions, in WebDataset tar shards.
-
-    In each pass over the data every sample is seen once, over all ranks and workers; ranks or workers with smaller
-    shards begin their next pass earlier. Which samples meet in a batch depends on the number of workers. A resumed run
-    does NOT go on with the next batch: it begins a pass in a fresh order, and says so in the log.
-
-    Corrupt pictures, samples without picture or caption and the rest of damaged shards are skipped, counted in
-    `skipped`, and the first ones named in the log.
+class WebDataset(ShardModule):
+    """Pictures, perhaps with captions, in WebDataset tar shards; see ShardModule for order, resuming and errors.
 
     Args:
         urls: shards: paths or URLs (http through curl, pipe:COMMAND, ...) with {000..123} for many; a string or a list.
@@ -35,10 +19,6 @@ class WebDataset(PictureModule):
         seed: of order and augmentation.
         train_transform: None is the published recipe: shorter side to image_size, random crop, flip.
         val_transform: None is the published recipe: shorter side to image_size, centre crop.
-
-    Raises:
-        InputError: (on setup) a local shard that does not exist.
-        ConfigError: (when the loader is made) fewer shards than ranks x workers.
     """
 
     def __init__(
@@ -54,45 +34,6 @@ class WebDataset(PictureModule):
         train_transform: Transform | None = None,
         val_transform: Transform | None = None,
     ) -> None:
-        super().__init__(batch_size, seed, workers)
-        if shuffle < 1:
-            raise ConfigError(f"data: shuffle must be at least 1, got {shuffle}")
-        self.shards, self.val_shards = expand(urls), expand(val_urls or [])
-        self.text, self.shuffle = text, shuffle
-        self.train_transform = train_transform or training_recipe(image_size)
-        self.val_transform = val_transform or validation_recipe(image_size)
-
-    def setup(self, stage: str | None = None) -> None:
-        """Looks whether the local shards are there."""
-        for shard in self.shards + self.val_shards:
-            if "://" not in shard and not shard.startswith("pipe:") and not Path(shard).is_file():
-                raise InputError(f"no such shard: {shard}")
-
-    def train_dataloader(self) -> Loader:
-        """Endless batches in an order of their own for each start."""
-        self._go_on()
-        rank_world = rank_and_world()
-        readers = rank_world[1] * max(1, self.workers)
-        if len(self.shards) < readers:
-            raise ConfigError(
-                f"data: {len(self.shards)} shards cannot feed {rank_world[1]} ranks x {max(1, self.workers)} workers; "
-                f"set data.workers to at most {len(self.shards) // rank_world[1]} or write more shards"
-            )
-        if self._start:
-            log.warning("resumed after %d samples: tar shards begin again in a fresh order", self._start)
-        reader = ShardReader(self.shards, self.train_transform, self.text, self.workers)
-        self.train_set = TrainingShards(reader, self.batch_size, self.seed, self.shuffle, self._start, rank_world)
-        return self.stream_loader(self.train_set, self.workers)
-
-    def val_dataloader(self) -> Loader | list[Any]:
-        """The validation samples in order, each on one rank only; an empty list when there are none."""
-        if not self.val_shards:
-            return []
-        workers = min(1, self.workers)
-        reader = ShardReader(self.val_shards, self.val_transform, self.text, workers)
-        self.val_set = ValidationShards(reader, self.batch_size, rank_and_world())
-        return self.stream_loader(self.val_set, workers)
-
-    def order(self) -> dict[str, int]:
-        """See PictureModule."""
-        return {"seed": self.seed, "shards": len(self.shards)}
+        train = Pictures(train_transform or training_recipe(image_size))
+        val = Pictures(val_transform or validation_recipe(image_size))
+        super().__init__(urls, train, val, batch_size, val_urls, text, shuffle, seed, workers)

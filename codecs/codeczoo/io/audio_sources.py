@@ -106,7 +106,8 @@ class SoundFileSource:
         back = min(start, RESERVOIR) if self._file.format == "MP3" else 0
         try:
             self._file.seek(start - back)
-            self._file.read(back, dtype="float32")
+            if back:
+                self._file.read(back, dtype="float32")
             self._at = start
         except self._error as error:
             raise InputError(f"cannot seek in {self.where}: {_line(error)}") from None
