@@ -24,10 +24,6 @@ class DAC(WaveformCodec):
         """Samples up to the end of the last hop."""
         return -(-n // self.hop) * self.hop
 
-    def last_layer(self) -> Tensor:
-        """Weight of the decoder's last convolution."""
-        return next(p for name, p in self.decoder[-2].named_parameters() if name in ("weight", "weight_v"))
-
 
 # --- the authors' checkpoints ---------------------------------------------------------------------------------------
 

@@ -7,9 +7,9 @@ Differs: streams; padded batches; correct gradients of the residual quantizer. T
 """
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from codeczoo.audio.waveform import WaveformCodec
@@ -19,10 +19,6 @@ from codeczoo.quantizers.originals import within
 
 class EnCodec(WaveformCodec):
     """SEANet encoder, residual quantizer, SEANet decoder. Arguments: see WaveformCodec."""
-
-    def last_layer(self) -> Tensor:
-        """Weight of the decoder's last convolution."""
-        return next(p for name, p in self.decoder[-1].named_parameters() if name in ("weight", "weight_v"))
 
 
 # --- the authors' checkpoints ---------------------------------------------------------------------------------------
@@ -92,7 +88,7 @@ def residual_tree(layers: int, vocab_size: int, dim: int) -> dict[str, Any]:
 
 
 def _from_transformers(config: Mapping[str, Any]) -> dict[str, Any]:
-    rate, hop = config["sampling_rate"], int(torch.tensor(config["upsampling_ratios"]).prod())
+    rate, hop = config["sampling_rate"], prod(config["upsampling_ratios"])
     bits = (config["codebook_size"] - 1).bit_length()
     seanet = {
         "channels": config["audio_channels"],

@@ -67,10 +67,6 @@ class Mimi(WaveformCodec):
         """Samples up to the end of the last frame, where it is filled up."""
         return -(-n // self.hop) * self.hop if self.fill else n
 
-    def last_layer(self) -> Tensor:
-        """Weight of the decoder's last convolution."""
-        return next(p for name, p in self.decoder[-1].named_parameters() if name.endswith("weight"))
-
 
 # --- the authors' checkpoints ---------------------------------------------------------------------------------------
 
@@ -159,7 +155,7 @@ def _from_transformers(config: Mapping[str, Any]) -> dict[str, Any]:
     dim, rope = config["hidden_size"], config.get("rope_parameters") or config
     return {
         "sample_rate": config["sampling_rate"],
-        "frame_rate": config.get("_frame_rate") or config["frame_rate"],
+        "frame_rate": config.get("_frame_rate") or config.get("frame_rate") or 12.5,  # the model's default
         "seanet": {
             "channels": config["audio_channels"], "dimension": dim, "n_filters": config["num_filters"],
             "ratios": config["upsampling_ratios"], "norm": "none", "causal": config["use_causal_conv"],

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from codeczoo.core.base import Codec, Quantizer
 from codeczoo.core.errors import ConfigError, InputError
 from codeczoo.core.types import Quantized, Reconstruction, StreamSpec, Tokens, TokenSpec
+from codeczoo.nn.conv1d import Conv1d, ConvTranspose1d
 from codeczoo.nn.stream import Coder, Length, before, hide
 from codeczoo.quantizers.layered import Layered
 
@@ -99,9 +100,12 @@ class WaveformCodec(Codec):
     def decode(self, tokens: Tokens) -> Tensor:
         """Codes (B, K, frames) to x_hat (B, C, T) in [-1, 1], T the largest size of the batch; 0 behind each end."""
         z = self.quantizer.decode(tokens.check_range().codes)
-        x_hat = self.render(z, None if tokens.lengths is None else tokens.stream_lengths())
         sizes = tokens.size[:, 0]
-        return hide(fitted(x_hat, int(sizes.max())), None if tokens.lengths is None else sizes).clamp(-1, 1)
+        if tokens.lengths is None:
+            return fitted(self.render(z), int(sizes.max())).clamp(-1, 1)
+        frames = tokens.stream_lengths()
+        x_hat = hide(self.render(z, frames), torch.minimum(sizes, self.decoder.length(frames)))
+        return fitted(x_hat, int(sizes.max())).clamp(-1, 1)
 
     def render(self, z: Tensor, frames: Tensor | None = None) -> Tensor:
         """Quantized latents (B, D, frames) to x_hat (B, C, T'), neither clamped nor cut to a size."""
@@ -120,6 +124,11 @@ class WaveformCodec(Codec):
     def features(self, z: Tensor, q: Quantized) -> Tensor | None:
         """What learns from a teacher, of the latents z and their codes, (B, D, frames); None: nothing does."""
         return None
+
+    def last_layer(self) -> Tensor:
+        """Weight of the decoder's last convolution; where it is normalised, its direction."""
+        convolutions = [part for part in self.decoder.modules() if isinstance(part, Conv1d | ConvTranspose1d)]
+        return next(p for name, p in convolutions[-1].named_parameters() if name in ("weight", "weight_v"))
 
     # --- long signals ------------------------------------------------------------------------------------------------
 

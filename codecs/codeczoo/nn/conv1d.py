@@ -149,7 +149,7 @@ class Conv1d(Layer):
         fresh = held[:, :, state.used :]
         y = self.convolve(fresh) if windows else x.new_zeros(x.shape[0], self.outputs, 0)
         state.used += windows * self.stride
-        spare = max(0, state.used - self._mirrored)
+        spare = max(0, min(state.used, held.shape[2]) - self._mirrored)
         state.held, state.used = held[:, :, spare:], state.used - spare
         return y
 
@@ -165,7 +165,7 @@ class Window:
 
     Args:
         held: the steps that are still needed, (B, C, t), padding on the left included.
-        used: how many of them, from the first, no output needs any more; padding on the right may.
+        used: how many of them, and of those to come, no output needs any more; padding on the right may.
         steps: given so far.
         started: whether the padding on the left is there.
     """
@@ -349,7 +349,7 @@ def pad(x: Tensor, left: int, right: int, mode: PadMode) -> Tensor:
     Signals that are too short to be mirrored are mirrored as if zeros followed, which are then cut off again.
     """
     if right < 0:
-        return pad(x[:, :, :right], left, 0, mode)
+        return pad(x, left, 0, mode)[:, :, :right]
     if not left and not right:
         return x
     short = max(left, right) + 1 - x.shape[2]
