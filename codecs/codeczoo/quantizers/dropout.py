@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from codeczoo.core.errors import ConfigError
+from codeczoo.quantizers.layout import whole_numbers
 
 
 class Depth(nn.Module, ABC):
@@ -62,7 +63,8 @@ class ChosenDepth(Depth):
     def forward(self, batch: int, layers: int, device: torch.device) -> Tensor:
         """See Depth."""
         _check(max(self.depths), layers)
-        return torch.tensor(self.depths, device=device)[torch.randint(len(self.depths), (batch,), device=device)]
+        which = torch.randint(len(self.depths), (batch,), device=device)
+        return whole_numbers(self.depths, device)[which]
 
 
 class PerBatch(Depth):

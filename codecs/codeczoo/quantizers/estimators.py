@@ -27,8 +27,13 @@ class Estimator(nn.Module, ABC):
         """x and value (n, D) float32 to (n, D)."""
 
     def scores(self, scores: Tensor) -> Tensor:
-        """What the choice maximises, from the scores (n, V) of the entries: as they are."""
+        """What the choice maximises in training, from the scores (n, V) of the entries: as they are."""
         return scores
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it has `scores` of its own. If not, nobody need hold any."""
+        return type(self).scores is not Estimator.scores
 
 
 class _Exact(torch.autograd.Function):

@@ -13,7 +13,7 @@ from codeczoo.core.errors import ConfigError, InputError
 from codeczoo.core.types import Prefix, Quantized
 from codeczoo.quantizers.dropout import kept
 from codeczoo.quantizers.estimators import Estimator
-from codeczoo.quantizers.layout import grid, rows
+from codeczoo.quantizers.layout import grid, rows, whole_numbers
 from codeczoo.quantizers.ranks import Mean
 from codeczoo.quantizers.tokenwise import Tokenwise
 
@@ -82,7 +82,7 @@ class Layered(Tokenwise):
             found = self.finish(z, keep, self.through(x, mean))
         if depth is None:
             return found
-        ends = torch.tensor([0, *accumulate(self.layer_sizes)], device=z.device)
+        ends = whole_numbers([0, *accumulate(self.layer_sizes)], z.device)
         return replace(found, depth=ends[depth])
 
     @torch.no_grad()

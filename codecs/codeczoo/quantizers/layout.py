@@ -1,6 +1,7 @@
 """Between latents with channels first, (B, C, *S), and rows (n, C), one a position."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -36,6 +37,11 @@ def check_width(x: Tensor, width: int, what: str) -> None:
     """Raises InputError unless rows x (n, C) are of so many channels or codebooks; else they would broadcast."""
     if x.shape[1] != width:
         raise InputError(f"{what}: wanted {width}, got {x.shape[1]}")
+
+
+def whole_numbers(values: Sequence[int], device: torch.device) -> Tensor:
+    """They as int64 (n,), made on the device: it need not wait for a copy."""
+    return torch.cat([torch.full((1,), value, dtype=torch.int64, device=device) for value in values])
 
 
 def check_mask(z: Tensor, valid: Tensor | None) -> None:

@@ -77,7 +77,7 @@ class BinaryQuantizer(Tokenwise):
         """See Tokenwise."""
         check_width(x, self.dim, "channels of z")
         latent, bits = self.normalise(x), x > 0
-        if self.training:  # the score of a code is a sum over its bits, so each bit is chosen by itself
+        if self.training and estimator.chooses:  # a code's score is a sum over its bits: each is chosen by itself
             scores = estimator.scores(torch.stack([latent * -self.scale, latent * self.scale], 2))  # (n, D, 2)
             bits = scores[..., 1] > scores[..., 0]
         value = self._signs(bits)

@@ -1,6 +1,7 @@
 """The nearest row of a table, without ever holding all distances."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from codeczoo.nn.linear import affine
 
 CHUNK = {"cpu": 1 << 20}  # scores held at once: 4 MB, which a core's cache nearly holds; 2 to 2.5 times as fast as all
 LARGE = 1 << 26  # elsewhere
+TRITON = find_spec("triton") is not None
 
 
 def chunk_rows(width: int, device: torch.device) -> int:
@@ -37,12 +39,21 @@ def highest(
     z: Tensor, table: Tensor, bias: Tensor | None = None, adjust: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
     """Index of the row with the greatest score z.e + bias (V,). Other arguments and shapes: see `nearest`."""
+    if adjust is None and fuses(z):
+        from codeczoo.quantizers import lookup_triton  # only where there is a GPU
+
+        return lookup_triton.highest(z, table, table.new_zeros(len(table)) if bias is None else bias)
     found = []
     for part in z.split(chunk_rows(len(table), z.device)):
         scores = affine(part, table, bias)
         # max, not argmax: the same first index, in less time on a CPU
         found.append((scores if adjust is None else adjust(scores)).max(1).indices)
     return torch.cat(found) if found else z.new_zeros(0, dtype=torch.int64)
+
+
+def fuses(z: Tensor) -> bool:
+    """Whether one kernel looks up and compares: with Triton, on a GPU, but not in a program made by torch.export."""
+    return TRITON and z.is_cuda and z.dtype == torch.float32 and not torch.compiler.is_exporting()
 
 
 @torch.no_grad()

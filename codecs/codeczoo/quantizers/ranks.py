@@ -64,7 +64,7 @@ class Mean:
         self.keep = keep
         self.scale: Tensor | float = 1 / max(n, 1)  # (L,) or ()
         if keep is not None or across:
-            count = torch.tensor(float(n), device=device) if keep is None else keep.sum(0).float()
+            count = torch.full((), float(n), device=device) if keep is None else keep.sum(0).float()
             total = summed(count) if across else count
             self.scale = (world_size() if across else 1) / total.clamp(min=1)
 

@@ -58,7 +58,8 @@ class Matching(Tokenwise):
         """See Tokenwise."""
         self._check_start()
         latent, table = self.normalise(x), self.table()
-        index = self.find(latent.detach(), table.detach(), estimator.scores if self.training else None)
+        adjust = estimator.scores if self.training and estimator.chooses else None
+        index = self.find(latent.detach(), table.detach(), adjust)
         code = F.embedding(index, table)
         if self.training:
             self.watch(latent.detach(), index, mean.keep)
