@@ -78,7 +78,8 @@ def original_tree(config: Mapping[str, Any]) -> dict[str, Any]:
         dim = config.get("latent_dim") or width * 2 ** len(ratios)
     backbone = "codeczoo.backbones.dacnet"
     shared = {"channels": 1, "dim": dim, "norm": norm}
-    layer = {
+    layers = {
+        "_repeat_": config["n_codebooks"],
         "_target_": "codeczoo.quantizers.projected.Projected",
         "quantizer": {
             "_target_": "codeczoo.quantizers.projected.AngularVQ",
@@ -90,10 +91,7 @@ def original_tree(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "_target_": "codeczoo.audio.dac.DAC",
         "encoder": {"_target_": f"{backbone}.Encoder", **shared, "width": width, "ratios": list(ratios)},
-        "quantizer": {
-            "_target_": "codeczoo.quantizers.residual.Residual",
-            "layers": [layer] * config["n_codebooks"],
-        },
+        "quantizer": {"_target_": "codeczoo.quantizers.residual.Residual", "layers": layers},
         "decoder": {"_target_": f"{backbone}.Decoder", **shared, "width": up_width, "ratios": list(up_ratios)},
         "sample_rate": rate,
     }

@@ -83,8 +83,8 @@ def seanet_tree(seanet: Mapping[str, Any]) -> dict[str, Any]:
 
 def residual_tree(layers: int, vocab_size: int, dim: int) -> dict[str, Any]:
     """Configuration tree of a residual quantizer with codebooks of moving averages."""
-    layer = {"_target_": "codeczoo.quantizers.vq.EMAVQ", "vocab_size": vocab_size, "dim": dim}
-    return {"_target_": "codeczoo.quantizers.residual.Residual", "layers": [layer] * layers}
+    layer = {"_repeat_": layers, "_target_": "codeczoo.quantizers.vq.EMAVQ", "vocab_size": vocab_size, "dim": dim}
+    return {"_target_": "codeczoo.quantizers.residual.Residual", "layers": layer}
 
 
 def _from_transformers(config: Mapping[str, Any]) -> dict[str, Any]:

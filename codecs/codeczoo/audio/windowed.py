@@ -185,7 +185,7 @@ class WindowStream:
         parts = codes.split(codec.frames, 2) if windows else ()
         if len(parts) != windows or (not last and codes.shape[2] % codec.frames):
             wanted = windows * codec.frames
-            raise InputError(f"{windows} windows have {wanted} frames, the very last may have fewer; got {codes.shape[2]}")
+            raise InputError(f"{windows} windows have {wanted} frames, the last maybe fewer; got {codes.shape[2]}")
         out = [codes.new_zeros(len(codes), codec.spec.channels, 0).float()]
         for w, part in enumerate(parts):
             frames = torch.full((len(codes),), part.shape[2], device=codes.device)

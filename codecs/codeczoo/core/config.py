@@ -17,6 +17,8 @@ OWN = ("codeczoo.",)
 def build(tree: Any, allow: tuple[str, ...] = OWN, where: str = "") -> Any:
     """Builds `tree`, innermost first. `_partial_: true` gives a function that still wants its first arguments.
 
+    `_repeat_: n` gives a list of n, each built anew.
+
     Args:
         tree: mappings, lists and plain values.
         allow: prefixes of the dotted names that may be imported.
@@ -25,6 +27,9 @@ def build(tree: Any, allow: tuple[str, ...] = OWN, where: str = "") -> Any:
     Raises:
         ConfigError: a class outside `allow` or that does not exist, an unknown or a missing argument.
     """
+    if isinstance(tree, Mapping) and "_repeat_" in tree:
+        once = {key: value for key, value in tree.items() if key != "_repeat_"}
+        return [build(once, allow, f"{where}[{i}]") for i in range(repeats(tree, where))]
     if isinstance(tree, Mapping):
         built = {key: build(value, allow, f"{where}.{key}" if where else str(key)) for key, value in tree.items()}
         if "_target_" not in tree:
@@ -40,6 +45,14 @@ def build(tree: Any, allow: tuple[str, ...] = OWN, where: str = "") -> Any:
     if isinstance(tree, list | tuple):
         return [build(value, allow, f"{where}[{i}]") for i, value in enumerate(tree)]
     return tree
+
+
+def repeats(tree: Mapping[str, Any], where: str = "") -> int:
+    """How many times a tree is to be built. Raises ConfigError unless that is a whole number of at least 1."""
+    n = tree.get("_repeat_", 1)
+    if type(n) is not int or n < 1:
+        raise ConfigError(f"{where or 'tree'}: _repeat_ must be a whole number of at least 1, got {n!r}")
+    return n
 
 
 def resolve(name: Any, allow: tuple[str, ...] = OWN, where: str = "") -> Callable[..., Any]:

@@ -7,10 +7,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from codeczoo.core.config import check_arguments, plain, resolve
+from codeczoo.core.config import check_arguments, plain, repeats, resolve
 from codeczoo.core.errors import ConfigError, MissingError, nearest
 
 ALLOW = ("codeczoo.", "torch.optim.", "lightning.")
+MARKS = ("_target_", "_partial_", "_repeat_")  # keys that are no arguments
 GIVEN = {  # what `engine.run` itself passes to these parts of the tree
     "task": {"codec", "objective", "optimizer", "schedule", "validation", "adversaries", "seed"},
     "trainer": {"callbacks", "logger", "default_root_dir"},
@@ -139,7 +140,7 @@ def _added(override: str, tree: Mapping[str, Any]) -> str:
             raise ConfigError(f"{override}: {where} has no keys, it is {node!r}")
         allowed = _arguments(node, where)
         if part not in node and part not in allowed:
-            names = {*node, *allowed} - {"_target_", "_partial_"}
+            names = {*node, *allowed} - set(MARKS)
             raise ConfigError(f"{override}: no key '{part}' in {where or 'the recipe'}; {nearest(part, names)}")
         if part not in node:
             return f"++{override}"
@@ -177,7 +178,8 @@ def _check_node(node: Any, where: str) -> None:
         return
     for key, value in node.items():
         _check_node(value, f"{where}.{key}" if where else str(key))
+    repeats(node, where)
     if "_target_" in node:
-        arguments = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
+        arguments = {key: value for key, value in node.items() if key not in MARKS}
         factory = resolve(node["_target_"], ALLOW, where)
         check_arguments(factory, arguments, where, bool(node.get("_partial_")))
