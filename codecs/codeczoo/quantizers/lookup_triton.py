@@ -4,8 +4,6 @@ Never run on a GPU so far: Triton's interpreter agrees with `lookup.highest`, an
 capabilities 8.0 and 9.0 within their shared memory (tests/test_quantizer_gpu.py).
 """
 
-from typing import Any
-
 import torch
 import triton
 from torch import Tensor
@@ -18,13 +16,13 @@ PROGRAMS = 1024  # that a GPU should at least have to do, where there are entrie
 
 @triton.jit
 def _best(
-    z: Any,  # (n, d)
-    table: Any,  # (v, d)
-    bias: Any,  # (v,)
-    scores: Any,  # (pieces, n), the greatest of each piece of the table
-    index: Any,  # (pieces, n), where that is
-    n: Any,
-    v: Any,
+    z: tl.tensor,  # (n, d)
+    table: tl.tensor,  # (v, d)
+    bias: tl.tensor,  # (v,)
+    scores: tl.tensor,  # (pieces, n), the greatest of each piece of the table
+    index: tl.tensor,  # (pieces, n), where that is
+    n: tl.tensor,
+    v: tl.tensor,
     d: tl.constexpr,
     tiles: tl.constexpr,  # of a piece
     tokens: tl.constexpr,
