@@ -119,7 +119,7 @@ class WaveformCodec(Codec):
         size = torch.full((len(x), 1), x.shape[2], dtype=torch.int64, device=x.device)
         tokens = Tokens(self.spec, q.streams, size, sample_rate=self.sample_rate)
         x_hat = fitted(self.render(q.z), x.shape[2]) if pixels else None
-        return Reconstruction(tokens, x_hat, q.losses, q.stats, features=self.features(z, q))
+        return Reconstruction(tokens, x_hat, q.losses, features=self.features(z, q))
 
     def features(self, z: Tensor, q: Quantized) -> Tensor | None:
         """What learns from a teacher, of the latents z and their codes, (B, D, frames); None: nothing does."""

@@ -202,7 +202,7 @@ class Tokens:
     def __getitem__(self, i: int) -> "Tokens":
         """Sample i as a batch of one, its padding cut off."""
         streams = tuple(c[i : i + 1, :, : int(self.stream_lengths(s)[i])] for s, c in enumerate(self.streams))
-        gains = None if self.gains is None else self.gains[i : i + 1]
+        gains = None if self.gains is None else self.gains[i : i + 1, : int((self.gains[i] != 0).sum())]
         return replace(self, streams=streams, size=self.size[i : i + 1], lengths=None, gains=gains)
 
     @staticmethod
@@ -247,7 +247,6 @@ class Quantized:
         z: (B, D, *S), forward value exactly `decode(codes)`, straight-through gradient.
         streams: codes int64 (B, K, *S), one tensor for each stream, coarse to fine. Most quantizers have one.
         losses: unweighted scalars by name; weights live in the recipe.
-        stats: detached tensors by name, for logging.
         depth: int64 (B,), how many codebooks take part in each sample, or streams where there are several (the codes of
             the others are 0); None: all.
     """
@@ -255,7 +254,6 @@ class Quantized:
     z: Tensor
     streams: tuple[Tensor, ...]
     losses: dict[str, Tensor] = field(default_factory=dict)
-    stats: dict[str, Tensor] = field(default_factory=dict)
     depth: Tensor | None = None
 
     @property
@@ -274,7 +272,6 @@ class Reconstruction:
         tokens: of the batch.
         x_hat: as x; None when the objective reads no media (`forward(..., pixels=False)`).
         losses: unweighted scalars by name, from the quantizer or the codec itself.
-        stats: detached tensors by name, for logging.
         logits: (B, V, *S) where the decoder predicts the codes of another tokenizer (TiTok stage 1), else None.
         features: (B, D, T) where the first codebook learns from a teacher (SpeechTokenizer, Mimi): its quantized latent,
             through the codec's own projection to the teacher's D; else None.
@@ -283,7 +280,6 @@ class Reconstruction:
     tokens: Tokens
     x_hat: Tensor | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
-    stats: dict[str, Tensor] = field(default_factory=dict)
     logits: Tensor | None = None
     features: Tensor | None = None
 

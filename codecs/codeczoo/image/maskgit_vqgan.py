@@ -59,7 +59,7 @@ class MaskGITVQGAN(Codec):
         self.check_media(x)
         q = self.quantizer(self.encoder(self.pad(x)))
         x_hat = self.render(q.z)[:, :, : x.shape[2], : x.shape[3]] if pixels else None
-        return Reconstruction(self.tokens([q.codes], x), x_hat, q.losses, q.stats)
+        return Reconstruction(self.tokens([q.codes], x), x_hat, q.losses)
 
     def last_layer(self) -> Tensor:
         """Weight of the decoder's last convolution."""

@@ -89,7 +89,7 @@ class TATiTok(TiTok):
         q = self.quantizer(self.encoder(x))
         features = self.decoder(q.z, None, self.condition(text, x.shape[0]))
         x_hat, logits = self.head(features, pixels)
-        return Reconstruction(self.tokens([q.codes], x), x_hat, q.losses, q.stats, logits)
+        return Reconstruction(self.tokens([q.codes], x), x_hat, q.losses, logits=logits)
 
 
 # --- the authors' checkpoints ---------------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ class TiTok(Codec):
         self.check_media(x)
         q = self.quantizer(self.encoder(x))
         x_hat, logits = self.head(self.decoder(self.thin(q.z)), pixels)
-        return Reconstruction(self.tokens([q.codes], x), x_hat, q.losses, q.stats, logits)
+        return Reconstruction(self.tokens([q.codes], x), x_hat, q.losses, logits=logits)
 
     def thin(self, z: Tensor) -> Tensor:
         """What the decoder sees of the latents (B, D, N) in training: all of them."""
