@@ -24,7 +24,7 @@ from codeczoo.engine.optimizer import adamw
 from codeczoo.engine.recorder import read_curve
 from codeczoo.engine.run import Outcome, build_task, find_checkpoint, train
 from codeczoo.engine.task import CodecTask
-from codeczoo.engine.validation import Validation
+from codeczoo.engine.validation import PictureValidation
 from codeczoo.losses.pixel import L1, L2
 
 SMALL = [
@@ -156,7 +156,7 @@ def small_task(**arguments: Any) -> CodecTask:
     codec: Codec = arguments.pop("codec", None) or codeczoo.build(TREE)
     given: dict[str, Any] = {
         "objective": Objective({"l2": L2()}, WEIGHTS), "optimizer": sgd, "schedule": schedule.constant,
-        "validation": Validation(codec.spec),
+        "validation": PictureValidation(codec.spec),
     }
     return CodecTask(codec, **(given | arguments))
 

@@ -25,13 +25,16 @@ class Checkpoints(Callback):
         folder: of the run.
         recipe: text that goes into the weights' headers.
         every: effective batches between checkpoints.
-        monitor: validation number, such as "val/psnr", whose greatest value is the best.
+        monitor: validation number that says which weights are the best, such as "val/psnr".
+        mode: "max" where its greatest value is the best, "min" where the least is.
     """
 
-    def __init__(self, folder: Path, recipe: str, every: int, monitor: str) -> None:
+    def __init__(self, folder: Path, recipe: str, every: int, monitor: str, mode: str = "max") -> None:
         if every < 1:
             raise ConfigError(f"run.checkpoint_every must be at least 1, got {every}")
-        self.folder, self.recipe, self.every, self.monitor = folder, recipe, every, monitor
+        if mode not in ("max", "min"):
+            raise ConfigError(f"run.mode must be max or min, got {mode!r}")
+        self.folder, self.recipe, self.every, self.monitor, self.mode = folder, recipe, every, monitor, mode
         self.best: float | None = None
         self.saved_at = -1
         self._asked_to_stop = False
@@ -86,7 +89,7 @@ class Checkpoints(Callback):
             known = [k for k in trainer.callback_metrics if k.startswith("val/")]
             raise ConfigError(f"run.monitor: validation gives no '{self.monitor}'; {nearest(self.monitor, known)}")
         value = float(trainer.callback_metrics[self.monitor])
-        if self.best is None or value > self.best:
+        if self.best is None or (value > self.best if self.mode == "max" else value < self.best):
             self.best = value
             self._save_weights(trainer, pl_module, "best")
 

@@ -10,7 +10,7 @@ from codeczoo.engine.recorder import Recorder
 
 
 class ProgressBar(Callback):
-    """One line: batches, time left, loss, PSNR, codebook use, speed, share of time spent waiting for data.
+    """One line: batches, time left, loss, quality, codebook use, speed, share of time spent waiting for data.
 
     Args:
         recorder: has the numbers.
@@ -53,6 +53,7 @@ def summary(numbers: dict[str, float]) -> str:
     """The few numbers that fit beside the bar."""
     forms = (
         ("train/loss", "loss {:.4f}"), ("train/psnr", "psnr {:.1f}"), ("val/psnr", "val {:.1f}"),
+        ("val/mel", "val mel {:.3f}"),
         ("train/codebook_use", "codes {:.0%}"), ("train/samples_per_s", "{:.0f}/s"), ("train/data_wait", "wait {:.0%}"),
     )
     return "  ".join(form.format(numbers[name]) for name, form in forms if name in numbers)

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from codeczoo.core.types import Tokens
 from codeczoo.engine.task import CodecTask
+from codeczoo.engine.validation import Clip
+from codeczoo.io.audio_write import write as write_audio
 from codeczoo.io.files import atomic
 from codeczoo.io.image import write
 from codeczoo.metrics.codebook import CodebookUse
@@ -94,14 +96,17 @@ class Recorder(Callback):
     # --- validation --------------------------------------------------------------------------------------------------
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Numbers, picture, curve."""
+        """Numbers, picture, sounds, curve."""
         assert isinstance(pl_module, CodecTask)
+        clips = pl_module.validation.clips()
         picture = pl_module.validation.picture()
         if trainer.is_global_zero and not trainer.sanity_checking:
             found = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
             self._write(trainer, found)
             if picture is not None:
                 self._show(trainer, picture)
+            for clip in clips:
+                self._play(trainer, clip)
             if time.perf_counter() - self._drawn > 60:  # drawing takes a second
                 self._draw()
         self._restart_clock()
@@ -126,6 +131,15 @@ class Recorder(Callback):
             (self.folder / "pictures").mkdir(exist_ok=True)
             write(self.folder / "pictures" / f"{trainer.global_step:08}.png", picture)
 
+    def _play(self, trainer: Trainer, clip: Clip) -> None:
+        name = f"original_{clip.name}" if clip.original else f"{trainer.global_step:08}_{clip.name}"
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger) and not clip.original:
+                where = f"val/reconstruction_{clip.name}"
+                logger.experiment.add_audio(where, clip.x.mean(0), trainer.global_step, clip.sample_rate)
+        if self.folder is not None and not (clip.original and (self.folder / "audio" / f"{name}.wav").exists()):
+            write_audio(self.folder / "audio" / f"{name}.wav", clip.x, clip.sample_rate)
+
 
 def read_curve(path: Path) -> list[tuple[int, str, float]]:
     """The lines (step, name, value) of a curve.csv; none when there is no file."""
@@ -143,7 +157,8 @@ def forget_after(path: Path, step: int) -> None:
             csv.writer(file).writerows(line for line in lines if line[0] <= step)
 
 
-PANELS = ("psnr", "ssim", "codebook_use", "samples_per_s", "lr")  # by the end of a number's name; the rest are losses
+# By the begin of a number's name, or of what follows its "train/" or "val/"; the rest are losses.
+PANELS = ("psnr", "ssim", "val/mel", "val/si_sdr", "val/stoi", "codebook_use", "samples_per_s", "lr")
 
 
 def draw(source: Path, target: Path) -> None:
@@ -152,15 +167,18 @@ def draw(source: Path, target: Path) -> None:
 
     panels: dict[str, dict[str, list[tuple[int, float]]]] = {"loss": {}, **{name: {} for name in PANELS}}
     for step, name, value in read_curve(source):
-        kind = next((k for k in PANELS if name.partition("/")[2].startswith(k)), "loss")
+        kind = next((k for k in PANELS if name.startswith(k) or name.partition("/")[2].startswith(k)), "loss")
         if name not in ("val/perplexity", "train/data_wait"):
             panels[kind].setdefault(name, []).append((step, value))
-    figure = Figure(figsize=(12, 6))
-    for axes, (kind, curves) in zip(figure.subplots(2, 3).flat, panels.items(), strict=True):
+    panels = {kind: curves for kind, curves in panels.items() if curves}
+    rows = -(-len(panels) // 3)
+    figure = Figure(figsize=(12, 3 * rows))
+    for number, (kind, curves) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(rows, 3, number)
         for name, points in curves.items():
             axes.plot(*zip(*points, strict=True), label=name)
-        axes.set_title(kind)
-        if curves:
-            axes.legend(fontsize=7)
+        axes.set_title(kind.removeprefix("val/"))
+        axes.legend(fontsize=7)
+    figure.tight_layout()
     with atomic(target) as temporary:
         figure.savefig(temporary, format="png", dpi=80)

@@ -107,9 +107,8 @@ def build_trainer(config: Mapping[str, Any], folder: Path, recipe: str) -> Train
     ]
     recorder = Recorder(folder)
     run = config["run"]
-    callbacks = [
-        recorder, Checkpoints(folder, recipe, run["checkpoint_every"], run["monitor"]), ProgressBar(recorder),
-    ]
+    checkpoints = Checkpoints(folder, recipe, run["checkpoint_every"], run["monitor"], run["mode"])
+    callbacks = [recorder, checkpoints, ProgressBar(recorder)]
     make = build(config["trainer"], ALLOW, "trainer")
     trainer = make(callbacks=callbacks, logger=loggers, default_root_dir=str(folder))
     if "bf16" in str(trainer.precision) and not bf16_is_fast(trainer.strategy.root_device):
