@@ -16,11 +16,14 @@ from PIL import Image
 import codeczoo
 from codeczoo import export, zoo
 from codeczoo.cli import cards, common
+from codeczoo.cli import decode as decode_command
 from codeczoo.cli import eval as eval_command
 from codeczoo.cli.main import COMMANDS, main
-from codeczoo.export import sources
+from codeczoo.export import pictures
 from codeczoo.export.baselines import BASELINES, at_bytes
-from codeczoo.export.evaluate import Networks, Row
+from codeczoo.export.evaluate import Row
+from codeczoo.export.judges import JUDGES, Networks, PictureMeasures
+from codeczoo.export.media import MEDIA
 from codeczoo.io import image, tokens
 
 
@@ -293,7 +296,7 @@ def test_interruption_ends_with_130(
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sources, "see", interrupt)
+    monkeypatch.setattr(pictures, "see", interrupt)
     assert run("encode", place.photos, "-o", tmp_path / "out", "--codec", place.codec) == 130
     assert "interrupted" in one_line(capsys) and not (tmp_path / "out").exists()
 
@@ -335,7 +338,7 @@ def test_eval_crops_unless_told(place: Place, capsys: pytest.CaptureFixture[str]
 
 
 def test_a_measure_that_not_every_picture_allows_is_left_out() -> None:
-    row = Row("codec", "all", Networks(), torch.device("cpu"))
+    row = Row("codec", "all", PictureMeasures(Networks(), torch.device("cpu")))
     for size in (200, 100):
         row.add(torch.zeros(3, size, size), torch.full((3, size, size), 0.1), {"bits": size})
     result = row.result()
@@ -411,7 +414,10 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
 
 
 def test_constants_that_spare_an_import_are_right() -> None:
-    assert set(common.FITS) == set(image.MODES) and set(eval_command.AGAINST) == set(BASELINES)
+    assert set(common.FITS) == set(image.MODES)
+    assert list(eval_command.AGAINST) == [name for judge in JUDGES.values() for name in judge.BASELINES]
+    assert list(decode_command.FORMATS) == [name for media in MEDIA.values() for name in media.FORMATS]
+    assert set(common.TOKEN_SUFFIXES) == {suffix for media in MEDIA.values() for suffix in media.TOKEN_SUFFIXES}
 
 
 def test_help_list_and_info_do_not_import_torch(place: Place) -> None:

@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from codeczoo.core.errors import InputError
 
 if TYPE_CHECKING:
+    from codeczoo.core.types import TokenSpec
     from codeczoo.export.batches import Prefix, Runner
+    from codeczoo.export.sources import Media, Options
+    from codeczoo.io.files import Found
 
 A = TypeVar("A")
 FITS = ("resize", "crop", "pad", "tile")  # io.image.MODES, without its import
+TOKEN_SUFFIXES = (".cz", ".ecdc", ".dac")  # export.recordings.Recordings.TOKEN_SUFFIXES, likewise
 PATIENCE = 2.0  # seconds before a progress bar appears
 
 
@@ -23,6 +27,17 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got '{text}'")
     return int(text)
+
+
+def positive_number(text: str) -> float:
+    """A number above 0, for argparse."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got '{text}'")
+    return number
 
 
 def add_inputs(parser: argparse.ArgumentParser, what: str) -> None:
@@ -35,7 +50,7 @@ def add_codec(parser: argparse.ArgumentParser, required: bool = True) -> None:
     default = "" if required else " (default: the one that the files name)"
     what = f"shipped name, weights file or folder{default}"
     parser.add_argument("--codec", required=required, metavar="NAME", help=what)
-    parser.add_argument("--batch", type=positive, default=8, metavar="N", help="most pictures at once (default 8)")
+    parser.add_argument("--batch", type=positive, default=8, metavar="N", help="most files at once (default 8)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="bf16 changes a few codes")
     parser.add_argument("--json", action="store_true", help="the report as JSON on stdout")
@@ -46,18 +61,56 @@ def add_prefix(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("prefix", "keep less, where the codec decodes it (see codeczoo info)")
     for name in ("positions", "codebooks", "streams"):
         group.add_argument(f"--{name}", type=positive, metavar="N", help=f"only the first N {name}")
+    group.add_argument("--kbps", type=positive_number, metavar="R", help="as many codebooks as R kbit/s hold")
 
 
-def add_fit(parser: argparse.ArgumentParser) -> None:
-    """--fit."""
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """--fit, --window."""
     parser.add_argument("--fit", choices=FITS, help="how a picture gets the codec's size (default resize)")
+    add_window(parser)
 
 
-def prefix_of(args: argparse.Namespace) -> "Prefix":
-    """The prefix that the arguments ask for."""
-    from codeczoo.export.batches import Prefix
+def add_window(parser: argparse.ArgumentParser) -> None:
+    """--window."""
+    what = "audio codecs that see all of a recording at once take long ones in windows of so many seconds"
+    parser.add_argument("--window", type=positive_number, metavar="SECONDS", help=what)
 
-    return Prefix(args.positions, args.codebooks, args.streams)
+
+def prefix_of(args: argparse.Namespace, spec: "TokenSpec") -> "Prefix":
+    """The prefix that the arguments ask for. Raises InputError for two wishes about codebooks, and as `at_kbps`."""
+    from codeczoo.export.batches import Prefix, at_kbps
+
+    if args.kbps is None:
+        return Prefix(args.positions, args.codebooks, args.streams)
+    if args.codebooks is not None:
+        raise InputError("--kbps and --codebooks say the same: give one of them")
+    codebooks = at_kbps(spec, args.kbps)
+    all_of_them = codebooks == len(spec.streams[0].vocab_sizes)
+    return Prefix(args.positions, None if all_of_them else codebooks, args.streams)
+
+
+def open_media(runner: "Runner", options: "Options | None" = None) -> "Media":
+    """How files get to the codec. Raises InputError for options that are not for it."""
+    from codeczoo.export.media import media_of
+
+    return media_of(runner, options)
+
+
+def options_of(args: argparse.Namespace) -> "Options":
+    """--fit and --window."""
+    from codeczoo.export.sources import Options
+
+    return Options(args.fit, args.window)
+
+
+def find_inputs(media: "Media", paths: Sequence[str], suffixes: Sequence[str]) -> "list[Found]":
+    """The files that the arguments mean. Raises InputError, which says what the codec takes."""
+    from codeczoo.io.files import find
+
+    try:
+        return find(paths, suffixes)
+    except InputError as error:
+        raise InputError(f"{error} (this codec takes {media.UNIT})") from None
 
 
 def open_codec(args: argparse.Namespace, name: str) -> "Runner":

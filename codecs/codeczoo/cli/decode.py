@@ -1,7 +1,8 @@
-"""`codeczoo decode`: .cz token files back to pictures of the original size."""
+"""`codeczoo decode`: .cz token files back to media of the original size."""
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codeczoo.cli import common
@@ -11,38 +12,44 @@ if TYPE_CHECKING:
     from codeczoo.io.files import Found
 
 
+FORMATS = ("png", "jpg", "webp", "wav", "flac", "mp3", "ogg", "opus")  # of export.media.MEDIA, without their import
+
+
 def add_parser(subparsers: Any) -> None:
     """Declares the arguments."""
     parser = subparsers.add_parser(
-        "decode", description="One picture per .cz file, of the original size. Outputs that exist are skipped."
+        "decode",
+        description="One picture or recording per .cz file, of the original size, rate and length. Outputs that exist "
+        "are skipped. Files of EnCodec and DAC (.ecdc, .dac) are decoded too; --codec names the weights.",
     )
     common.add_inputs(parser, ".cz files")
-    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the pictures")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the media")
     common.add_codec(parser, required=False)
     common.add_prefix(parser)
-    parser.add_argument("--format", choices=("png", "jpg", "webp"), default="png", help="default png, lossless")
+    common.add_window(parser)
+    parser.add_argument("--format", choices=FORMATS, help="default png and wav, lossless")
     parser.add_argument("--overwrite", action="store_true", help="decode again where the output exists")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Decodes. Returns 1 when an input was bad."""
-    from codeczoo.export.batches import threaded
-    from codeczoo.export.sources import Sample, decode_files, picture
-    from codeczoo.io import image, tokens
-    from codeczoo.io.files import find
+    from codeczoo.export.sources import Options
+    from codeczoo.io.files import Found, find
 
     report, folder = common.Report(args.json), common.output_folder(args.output)
-    found = find(args.paths, (tokens.SUFFIX,))
-    files = [f for f in found if args.overwrite or not f.output(folder, f".{args.format}").exists()]
+    found = find(args.paths, common.TOKEN_SUFFIXES)
     runner = common.open_codec(args, args.codec or named_codec(found))
+    media, prefix = common.open_media(runner, Options(window=args.window)), common.prefix_of(args, runner.codec.spec)
+    suffix = f".{args.format or media.FORMATS[0]}"
+    if suffix[1:] not in media.FORMATS:
+        raise InputError(f"--format {suffix[1:]}: {media.UNIT} are written as {', '.join(media.FORMATS)}")
 
-    def write(sample: Sample) -> Sample:
-        if sample.x is not None:
-            image.write(sample.found.output(folder, f".{args.format}"), picture(sample))
-        return sample
+    def place(found: Found) -> Path:
+        return found.output(folder, suffix)
 
-    samples = threaded(decode_files(runner, files, common.prefix_of(args)), write, 2 * args.batch)
+    files = [f for f in found if args.overwrite or not place(f).exists()]
+    samples = media.decode(files, prefix, place)
     for sample in common.progress(samples, len(files), "decode"):
         if sample.error:
             report.fail(sample.found.path, sample.error)

@@ -10,13 +10,14 @@ def add_parser(subparsers: Any) -> None:
     """Declares the arguments."""
     parser = subparsers.add_parser(
         "encode",
-        description="One .cz file per picture, folder structure kept; outputs that exist are skipped.",
+        description="One .cz file per picture or recording, folder structure kept; outputs that exist are skipped. "
+        "Files of EnCodec and DAC (.ecdc, .dac) become .cz files too, where the codec has their weights.",
     )
-    common.add_inputs(parser, "pictures")
+    common.add_inputs(parser, "pictures or recordings")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the .cz files")
     common.add_codec(parser)
     common.add_prefix(parser)
-    common.add_fit(parser)
+    common.add_options(parser)
     parser.add_argument("--overwrite", action="store_true", help="encode again where the output exists")
     parser.set_defaults(run=run)
 
@@ -24,14 +25,15 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Encodes. Returns 1 when an input was bad."""
     from codeczoo.export.batches import threaded
-    from codeczoo.export.sources import Sample, encode_files
-    from codeczoo.io import image, tokens
-    from codeczoo.io.files import find
+    from codeczoo.export.sources import Sample
+    from codeczoo.io import tokens
 
     report, folder = common.Report(args.json), common.output_folder(args.output)
-    found = find(args.paths, image.SUFFIXES)
-    files = [f for f in found if args.overwrite or not f.output(folder, tokens.SUFFIX).exists()]
     runner = common.open_codec(args, args.codec)
+    media, prefix = common.open_media(runner, common.options_of(args)), common.prefix_of(args, runner.codec.spec)
+    foreign = [suffix for suffix in media.TOKEN_SUFFIXES if suffix != tokens.SUFFIX]
+    found = common.find_inputs(media, args.paths, (*media.SUFFIXES, *foreign))
+    files = [f for f in found if args.overwrite or not f.output(folder, tokens.SUFFIX).exists()]
 
     def write(sample: Sample) -> tuple[Sample, int]:
         if sample.tokens is None:
@@ -43,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         )
 
     size = 0
-    samples = threaded(encode_files(runner, files, common.prefix_of(args), args.fit), write, 2 * args.batch)
+    samples = threaded(media.encode(files, prefix), write, 2 * args.batch)
     for sample, written in common.progress(samples, len(files), "encode"):
         size += written
         if sample.error:

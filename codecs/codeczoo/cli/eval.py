@@ -1,4 +1,4 @@
-"""`codeczoo eval`: quality and bits of a codec at every rate, beside JPEG and WebP."""
+"""`codeczoo eval`: quality and bits of a codec at every rate, beside JPEG and WebP, Opus and MP3."""
 
 import argparse
 import json
@@ -9,13 +9,17 @@ from codeczoo.cli import common
 from codeczoo.core.errors import InputError, nearest
 
 if TYPE_CHECKING:
+    from codeczoo.core.types import TokenSpec
+    from codeczoo.export.batches import Prefix
     from codeczoo.export.evaluate import Evaluation, Networks
 
-AGAINST = ("jpeg", "webp")  # export.baselines.BASELINES, without its import
+AGAINST = ("jpeg", "webp", "opus", "mp3")  # BASELINES of export.judges, without their import
 KINDS = ("positions", "codebooks", "streams")
 COLUMNS = {
-    "system": "", "rate": "", "bits": ".0f", "bpp": ".4f", "payload_bytes": ".1f", "file_bytes": ".1f",
-    "file_bpp": ".4f", "psnr": ".2f", "ssim": ".4f", "ms_ssim": ".4f", "lpips": ".4f", "rfid": ".2f",
+    "system": "", "rate": "", "kbps": ".2f", "payload_kbps": ".2f", "bits": ".0f", "bpp": ".4f",
+    "payload_bytes": ".1f", "file_bytes": ".1f", "file_bpp": ".4f", "psnr": ".2f", "ssim": ".4f", "ms_ssim": ".4f",
+    "lpips": ".4f", "rfid": ".2f", "mel": ".3f", "superb_mel": ".3f", "stft": ".3f", "si_sdr": ".2f", "pesq": ".2f",
+    "stoi": ".3f",
     "codebook_use": ".1%", "perplexity": ".0f", "shrunk": ".0%", "too_large": ".0%",
 }  # fmt: skip
 
@@ -23,6 +27,11 @@ COLUMNS = {
 def numbers(text: str) -> list[int]:
     """Whole numbers separated by commas, for argparse."""
     return [common.positive(part) for part in text.split(",")]
+
+
+def rates(text: str) -> list[float]:
+    """Numbers above 0 separated by commas, for argparse."""
+    return [common.positive_number(part) for part in text.split(",")]
 
 
 def names(text: str) -> list[str]:
@@ -38,53 +47,61 @@ def add_parser(subparsers: Any) -> None:
     """Declares the arguments."""
     parser = subparsers.add_parser(
         "eval",
-        description="Measures are means over pictures as the codec sees them (cropped or resized to its size). "
-        "Baselines get, picture by picture, the bytes of the whole .cz file; where that is little they may shrink the "
-        "picture (share: shrunk), and where even that is too large, the smallest file counts (share: too_large).",
+        description="Measures are means over media as the codec sees them (cropped or resized; at its rate, mixed to "
+        "mono where it is mono). Pictures: baselines get, one by one, the bytes of the whole .cz file; where that is "
+        "little they may shrink the picture (share: shrunk). Recordings: baselines get the bytes of the coded codes. "
+        "Where even that is too little, the smallest file counts (share: too_large). PESQ and STOI are means over the "
+        "recordings that they have a value for.",
     )
-    common.add_inputs(parser, "pictures")
+    common.add_inputs(parser, "pictures or recordings")
     common.add_codec(parser)
-    parser.add_argument("--fit", choices=("crop", "resize"), help="to the codec's size (default crop, as papers do)")
+    parser.add_argument("--fit", choices=("crop", "resize"), help="of pictures (default crop, as papers do)")
     group = parser.add_mutually_exclusive_group()
     for kind in KINDS:
         group.add_argument(f"--{kind}", type=numbers, metavar="N,N", help=f"rates: the first N {kind}")
-    parser.add_argument("--against", type=names, default=[], metavar="A,B", help="baselines: jpeg, webp")
+    group.add_argument("--kbps", type=rates, metavar="R,R", help="rates: as many codebooks as R kbit/s hold")
+    parser.add_argument("--against", type=names, default=[], metavar="A,B", help=f"baselines: {', '.join(AGAINST)}")
     parser.add_argument("--fid-weights", metavar="P", help="Inception weights, for rFID")
     parser.add_argument("--lpips-weights", metavar="P", help="VGG weights with LPIPS heads")
-    parser.add_argument("-o", "--out", metavar="DIR", help="folder for eval.json, rate_distortion.png and grid.png")
+    parser.add_argument("-o", "--out", metavar="DIR", help="folder for eval.json, rate_distortion.png and pictures")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates. Returns 1 when an input was bad."""
-    from codeczoo.export.batches import Prefix
-    from codeczoo.export.evaluate import Evaluation, rates_of
-    from codeczoo.export.sources import encode_files
-    from codeczoo.io import image
-    from codeczoo.io.files import find
+    from codeczoo.export.evaluate import Evaluation
+    from codeczoo.export.sources import Options
 
     out = None if args.out is None else common.output_folder(args.out)
-    files = find(args.paths, image.SUFFIXES)
     runner = common.open_codec(args, args.codec)
-    spec = runner.codec.spec
-    kind = next((kind for kind in KINDS if getattr(args, kind)), None)
-    rates = rates_of(spec, kind, getattr(args, kind) if kind else ())
-    evaluation = Evaluation(runner, rates, args.against, networks(args, runner.device))
+    media = common.open_media(runner, Options(fit=args.fit))
+    files = common.find_inputs(media, args.paths, media.SUFFIXES)
+    evaluation = Evaluation(runner, prefixes(args, runner.codec.spec), args.against, networks(args, runner.device))
     report = common.Report(as_json=False)
-    samples = encode_files(runner, files, Prefix(), args.fit or ("crop" if spec.input_size else None))
-    for sample in common.progress(evaluation.add(samples), len(files), "eval"):
+    for sample in common.progress(evaluation.add(media.clips(files)), len(files), "eval"):
         if sample.error:
             report.fail(sample.found.path, sample.error)
         else:
             report.done += 1
     if not report.done:
         raise InputError(f"nothing measured: all {len(files)} inputs are bad")
-    facts = {"codec": runner.name, "weights_hash": runner.weights_hash, "pictures": report.done}
+    facts = {"codec": runner.name, "weights_hash": runner.weights_hash, media.UNIT: report.done}
     facts |= {"failed": report.failed, "rows": evaluation.result()}
     if out is not None:
         write(out, facts, evaluation)
-    show(facts, args.json)
+    show(facts, args.json, media.UNIT)
     return 1 if report.failed else 0
+
+
+def prefixes(args: argparse.Namespace, spec: "TokenSpec") -> "list[Prefix]":
+    """The rates that the arguments ask for. Raises InputError."""
+    from codeczoo.export.batches import at_kbps
+    from codeczoo.export.evaluate import rates_of
+
+    if args.kbps:
+        return rates_of(spec, "codebooks", [at_kbps(spec, kbps) for kbps in args.kbps])
+    kind = next((kind for kind in KINDS if getattr(args, kind)), None)
+    return rates_of(spec, kind, getattr(args, kind) if kind else ())
 
 
 def networks(args: argparse.Namespace, device: Any) -> "Networks":
@@ -100,25 +117,20 @@ def networks(args: argparse.Namespace, device: Any) -> "Networks":
 
 
 def write(folder: Path, facts: dict[str, Any], evaluation: "Evaluation") -> None:
-    """eval.json, the plot and the grid."""
+    """eval.json, the plot and the reconstructions."""
     from codeczoo.cli import report
     from codeczoo.io.files import atomic
 
     with atomic(folder / "eval.json") as temporary:
         temporary.write_text(json.dumps(facts, indent=2) + "\n")
-    report.plot(folder / "rate_distortion.png", facts["rows"])
-    rows = [row for rows in evaluation.rows for row in rows]
-    report.grid(
-        folder / "grid.png",
-        [("original", evaluation.originals), *((f"{row.system}, {row.rate}", row.pictures) for row in rows)],
-    )
+    report.draw(folder, facts["rows"], evaluation)
 
 
-def show(facts: dict[str, Any], as_json: bool) -> None:
+def show(facts: dict[str, Any], as_json: bool, unit: str) -> None:
     """The table, or everything as JSON."""
     if as_json:
         common.say(json.dumps(facts))
         return
     columns = [name for name in COLUMNS if any(name in row for row in facts["rows"])]
     common.table(columns, [{c: format(row[c], COLUMNS[c]) for c in columns if c in row} for row in facts["rows"]])
-    common.say(f"{facts['pictures']} pictures, {len(facts['failed'])} failed")
+    common.say(f"{facts[unit]} {unit}, {len(facts['failed'])} failed")

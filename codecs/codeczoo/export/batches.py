@@ -4,6 +4,8 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from itertools import accumulate
+from math import log2
 from os import cpu_count
 from typing import Literal, TypeVar
 
@@ -49,6 +51,28 @@ class Prefix:
         return tokens.prefix(positions=self.positions, codebooks=self.codebooks, streams=self.streams)
 
 
+def kbps_of(spec: TokenSpec) -> list[float]:
+    """Kilobits a second of the first 1, 2 .. K codebooks of a codec with one stream, for uniformly used codes."""
+    stream = spec.streams[0]
+    return [stream.rate * bits / 1000 for bits in accumulate(map(log2, stream.vocab_sizes))]
+
+
+def at_kbps(spec: TokenSpec, kbps: float) -> int:
+    """The most codebooks that take at most `kbps` kilobits a second, or 2 % more: rates are named roughly.
+
+    Raises InputError where not even the first fits, or where the codec has no rate.
+    """
+    if spec.unit != "second" or len(spec.streams) != 1:
+        raise InputError(f"--kbps: this codec has no bits a second but bits per {spec.unit}")
+    rates = kbps_of(spec)
+    if "codebooks" not in spec.prefixes:
+        rates = rates[-1:]
+    fitting = [rate for rate in rates if rate <= 1.02 * kbps]
+    if not fitting:
+        raise InputError(f"--kbps {kbps:g}: the rates of this codec are {', '.join(f'{r:.4g}' for r in rates)}")
+    return len(spec.streams[0].vocab_sizes) - len(rates) + len(fitting)
+
+
 @dataclass(frozen=True)
 class Runner:
     """A codec at work.
@@ -82,7 +106,7 @@ class Runner:
             ).to("cpu")
             return [tokens[i] for i in range(tokens.batch)]
 
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), self.autocast():
             return in_groups(xs, lambda x: tuple(x.shape), self.batch, run)
 
     def decode(self, samples: Sequence[Tokens]) -> list[Tensor]:
@@ -91,10 +115,11 @@ class Runner:
         def run(chosen: list[Tokens]) -> list[Tensor]:
             return list(self.codec.decode(Tokens.stack(chosen).to(self.device)).float().cpu())
 
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), self.autocast():
             return in_groups(samples, _shapes, self.batch, run)
 
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
+        """The context that `precision` asks for."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
 

@@ -6,13 +6,14 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 import codeczoo
@@ -22,8 +23,9 @@ from codeczoo.core.types import Tokens, TokenSpec
 from codeczoo.export import FORMATS
 from codeczoo.export.batches import Runner
 from codeczoo.export.patterns import Ids, Pattern, grid_of, sizes_of
-from codeczoo.export.sources import Sample
-from codeczoo.io.image import Fit
+from codeczoo.export.sources import Sample, fit_of
+from codeczoo.io.audio_fit import AudioFit
+from codeczoo.io.fit import Fit
 
 VERSION = 1
 HEADER = "header.json"
@@ -37,28 +39,32 @@ class Document:
         id: its path below the input folder, without suffix.
         size: of each sample as the codec got it, (H, W) for images, samples for audio; see `patterns.sizes_of`.
         grid: sizes of the position axes, see `patterns.grid_of`.
-        fit: how the picture was fitted to the codec; None where the codec takes any size.
+        fit: how the media was fitted to the codec; None where there was nothing to do.
         sha256: of the input file's bytes, hex.
+        gains: of each window of the first sample, then of the next, where the codec's tokens have gains.
     """
 
     id: str
     size: tuple[int, ...]
     grid: tuple[int, ...]
-    fit: Fit | None
+    fit: Fit | AudioFit | None
     sha256: str
+    gains: tuple[float, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; `from_dict` is the inverse."""
         fit = None if self.fit is None else self.fit.to_dict()
-        return {"id": self.id, "size": [*self.size], "grid": [*self.grid], "fit": fit, "sha256": self.sha256}
+        about = {"id": self.id, "size": [*self.size], "grid": [*self.grid], "fit": fit, "sha256": self.sha256}
+        return about if self.gains is None else about | {"gains": [*self.gains]}
 
     @staticmethod
-    def from_dict(values: dict[str, Any]) -> "Document":
+    def from_dict(values: dict[str, Any], media: str) -> "Document":
         """Raises FormatError when `values` is not what `to_dict` made."""
         try:
-            fit = None if values["fit"] is None else Fit.from_dict(values["fit"])
-            return Document(values["id"], tuple(values["size"]), tuple(values["grid"]), fit, values["sha256"])
-        except (KeyError, TypeError) as error:
+            gains = None if values.get("gains") is None else tuple(map(float, values["gains"]))
+            size, grid = tuple(values["size"]), tuple(values["grid"])
+            return Document(values["id"], size, grid, fit_of(values["fit"], media), values["sha256"], gains)
+        except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"not a document of an export: {error}") from None
 
 
@@ -135,8 +141,11 @@ class Reader(ABC):
         """Document i as the tokens that were exported: `codec.decode(reader.tokens(i))`."""
         document = self.document(i)
         try:
-            return self.pattern.tokens(self.ids(i).astype(np.int64), document.size, document.grid)
-        except CodeczooError as error:
+            tokens = self.pattern.tokens(self.ids(i).astype(np.int64), document.size, document.grid)
+            if document.gains is None:
+                return tokens
+            return replace(tokens, gains=torch.tensor(document.gains).view(tokens.batch, -1))  # (B, windows)
+        except (CodeczooError, RuntimeError) as error:
             raise FormatError(f"{self.folder}: document {i} ({document.id}): {error}") from None
 
     def check_codec(self, weights_hash: str) -> None:
@@ -227,4 +236,5 @@ def document_of(sample: Sample) -> Document:
     """What is recorded of an encoded file."""
     assert sample.tokens is not None
     size, grid = tuple(sizes_of(sample.tokens)), tuple(grid_of(sample.tokens))
-    return Document(sample.found.stem.as_posix(), size, grid, sample.fit, sample.sha256)
+    gains = None if sample.tokens.gains is None else tuple(sample.tokens.gains.flatten().tolist())
+    return Document(sample.found.stem.as_posix(), size, grid, sample.fit, sample.sha256, gains)

@@ -1,83 +1,54 @@
-"""How good a codec is at every rate: pictures through it, measures averaged, JPEG and WebP beside it at equal bytes."""
+"""How good a codec is at every rate: media through it, measures averaged, baselines beside it at equal bytes."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Iterable, Iterator, Sequence
+from math import isnan
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from codeczoo import zoo
 from codeczoo.core.errors import InputError
 from codeczoo.core.types import Tokens, TokenSpec
-from codeczoo.export.baselines import BASELINES, at_bytes
 from codeczoo.export.batches import Prefix, Runner, windows
+from codeczoo.export.judges import JUDGES, Judge, Measures, Networks
 from codeczoo.export.sources import Sample
 from codeczoo.io import tokens as token_file
-from codeczoo.metrics.bits import bits_per_pixel, nominal_bits
 from codeczoo.metrics.codebook import CodebookUse
-from codeczoo.metrics.fid import ReconstructionFID
-from codeczoo.metrics.image import ms_ssim, psnr, ssim
 
-MEASURES = {"psnr": (psnr, 1), "ssim": (ssim, 6), "ms_ssim": (ms_ssim, 176)}  # and the fewest pixels a side they take
-SHOWN = 6  # pictures kept for the grid
-
-
-@dataclass(frozen=True)
-class Networks:
-    """Measures that need weights; None: not measured.
-
-    Args:
-        lpips: x, x_hat (1, 3, H, W) to a scalar.
-        inception: pictures to features, for rFID.
-    """
-
-    lpips: Callable[[Tensor, Tensor], Tensor] | None = None
-    inception: nn.Module | None = None
+SHOWN = 6  # kept for the pictures
 
 
 class Row:
-    """A system at one rate: sums over pictures.
+    """A system at one rate: sums over pairs of originals and what was decoded.
 
     Args:
         system: name of the codec or baseline.
         rate: which prefix, e.g. "32 positions".
-        networks: measures that need weights.
-        device: for the networks.
+        measures: of the pairs.
     """
 
-    def __init__(self, system: str, rate: str, networks: Networks, device: torch.device) -> None:
-        self.system, self.rate, self.networks, self.device = system, rate, networks, device
-        self.pictures: list[Tensor] = []
-        self._sums: dict[str, tuple[float, int]] = {}
+    def __init__(self, system: str, rate: str, measures: Measures) -> None:
+        self.system, self.rate, self.measures = system, rate, measures
+        self.shown: list[Tensor] = []
+        self._sums: dict[str, tuple[float, int, int]] = {}  # sum, pairs with a value, pairs without
         self._count = 0
-        self._fid = ReconstructionFID(networks.inception).to(device) if networks.inception else None
 
     @torch.inference_mode()
     def add(self, x: Tensor, x_hat: Tensor, facts: dict[str, float]) -> None:
-        """Measures one picture, x and x_hat (3, H, W) in [0, 1]; `facts` are averaged as they are."""
-        pair = x[None], x_hat[None]
-        smallest = min(x.shape[1:])
-        values = facts | {name: float(of(*pair)) for name, (of, least) in MEASURES.items() if smallest >= least}
-        on_device = [side.to(self.device) for side in pair]
-        if self.networks.lpips is not None:
-            values["lpips"] = float(self.networks.lpips(*on_device))
-        if self._fid is not None:
-            self._fid.update(*on_device)
-        for name, value in values.items():
-            total, count = self._sums.get(name, (0.0, 0))
-            self._sums[name] = (total + value, count + 1)
+        """Measures one pair, (C, *spatial) each; `facts` are averaged as they are."""
+        for name, value in (facts | self.measures.of(x, x_hat)).items():
+            total, count, without = self._sums.get(name, (0.0, 0, 0))
+            self._sums[name] = (total, count, without + 1) if isnan(value) else (total + value, count + 1, without)
         self._count += 1
-        if len(self.pictures) < SHOWN:
-            self.pictures.append(x_hat)
+        if len(self.shown) < SHOWN:
+            self.shown.append(x_hat)
 
     def result(self) -> dict[str, Any]:
-        """Means over the pictures. A measure that some picture was too small for is left out."""
-        means = {name: total / count for name, (total, count) in self._sums.items() if count == self._count}
-        if self._fid is not None:
-            means["rfid"] = self._fid.result()
-        return {"system": self.system, "rate": self.rate, "pictures": self._count, **means}
+        """Means over the pairs that have a value. A measure that some pair was too small for is left out."""
+        sums = {name: s for name, s in self._sums.items() if s[1] and s[1] + s[2] == self._count}
+        means = {name: total / count for name, (total, count, _) in sums.items()}
+        return {"system": self.system, "rate": self.rate, "count": self._count, **means, **self.measures.of_all()}
 
 
 class Evaluation:
@@ -88,15 +59,21 @@ class Evaluation:
         rates: prefixes, see `rates_of`.
         against: names of baselines.
         networks: measures that need weights.
+
+    Raises:
+        InputError: a baseline that is not for this media.
     """
 
     def __init__(self, runner: Runner, rates: Sequence[Prefix], against: Sequence[str], networks: Networks) -> None:
         self.runner, self.rates, self.against = runner, rates, against
         spec = runner.codec.spec
+        self.judge: Judge = JUDGES[spec.media](spec, networks, runner.device)
+        for name in against:
+            self.judge.check_baseline(name)
         self.originals: list[Tensor] = []
         self.uses = [CodebookUse(spec) for _ in rates]
         self.rows = [
-            [Row(name, label(rate), networks, runner.device) for name in (zoo.title(runner.name), *against)]
+            [Row(name, label(rate), self.judge.measures()) for name in (zoo.title(runner.name), *against)]
             for rate in rates
         ]
 
@@ -117,15 +94,10 @@ class Evaluation:
         assert sample.x is not None
         x, fit = sample.x[0], None if sample.fit is None else sample.fit.to_dict()
         data = token_file.dumps(tokens, codec=self.runner.name, weights_hash=self.runner.weights_hash, fit=fit)
-        payload = token_file.read_header(data).payload_bytes
-        pixels = prod(x.shape[1:])
-        facts = {"bits": float(nominal_bits(tokens)), "bpp": float(bits_per_pixel(tokens))}
-        facts |= {"payload_bytes": payload, "payload_bpp": 8 * payload / pixels}
-        rows[0].add(x, x_hat, facts | sizes(len(data), pixels))
+        payload, total = token_file.read_header(data).payload_bytes, len(data)
+        rows[0].add(x, x_hat, self.judge.sizes(x, tokens, payload, total))
         for name, row in zip(self.against, rows[1:], strict=True):
-            coded = at_bytes(x, BASELINES[name], len(data))
-            shares = {"shrunk": float(coded.shrunk > 1), "too_large": float(coded.bytes > len(data))}
-            row.add(x, coded.x_hat, sizes(coded.bytes, pixels) | shares)
+            row.add(x, *self.judge.baseline(name, x, payload, total))
 
     def result(self) -> list[dict[str, Any]]:
         """One mapping per row, rate by rate, the codec first."""
@@ -138,11 +110,6 @@ class Evaluation:
             }
             results += [rows[0].result() | about, *(row.result() for row in rows[1:])]
         return results
-
-
-def sizes(n_bytes: int, pixels: int) -> dict[str, float]:
-    """Bytes of a whole file, and its bits per pixel."""
-    return {"file_bytes": n_bytes, "file_bpp": 8 * n_bytes / pixels}
 
 
 def label(rate: Prefix) -> str:

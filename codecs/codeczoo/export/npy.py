@@ -3,7 +3,7 @@
 tokens.bin       all ids one after the other, little endian, no header: np.memmap(path, dtype), and .reshape(-1, rows)
                  for patterns with a row for each codebook
 offsets.npy      int64 (documents + 1,): document i is tokens[offsets[i]:offsets[i + 1]]
-documents.jsonl  one line per document: id, size, grid, fit, sha256
+documents.jsonl  one line per document: id, size, grid, fit, sha256, gains where there are any
 """
 
 import json
@@ -63,7 +63,7 @@ class Reader(dataset.Reader):
     def document(self, i: int) -> Document:
         i = self._number(i)
         start, end = self._lines[i], self._lines[i + 1]
-        return Document.from_dict(json.loads(bytes(self._text[start:end])))
+        return Document.from_dict(json.loads(bytes(self._text[start:end])), self.spec.media)
 
     @cached_property
     def _text(self) -> NDArray[np.uint8]:

@@ -1,8 +1,8 @@
 """Format "parquet": part-00000.parquet with a row per document; `datasets.load_dataset("parquet", ...)` reads it.
 
 Columns: id, tokens (a list; step by step where the pattern has rows), length (of that list), size, grid, fit (JSON),
-sha256. The header stands in header.json and, as JSON, in the file's metadata under "codeczoo". Ids are dictionary coded
-and compressed with zstd: about as many bits as the vocabulary needs.
+sha256, gains. The header stands in header.json and, as JSON, in the file's metadata under "codeczoo". Ids are
+dictionary coded and compressed with zstd: about as many bits as the vocabulary needs.
 """
 
 import json
@@ -23,6 +23,7 @@ try:
 except ImportError:
     raise MissingError('parquet needs pyarrow: pip install "codeczoo[export]"') from None
 
+COLUMNS = ("id", "size", "grid", "fit", "sha256", "gains")  # all but the ids and their number
 ROWS, IDS = 1000, 2**20  # a row group is full at so many documents or ids
 
 
@@ -38,6 +39,7 @@ def schema_of(dtype: str) -> pa.Schema:
             "grid": numbers,
             "fit": pa.string(),
             "sha256": pa.string(),
+            "gains": pa.list_(pa.float32()),
         }
     )
 
@@ -73,7 +75,7 @@ class Writer(dataset.Writer):
         flat = np.concatenate(self._ids).astype(self.dtype)
         rows = [document.to_dict() for document in self._documents]
         rows = [row | {"fit": row["fit"] and json.dumps(row["fit"])} for row in rows]
-        columns: dict[str, Any] = {key: [row[key] for row in rows] for key in ("id", "size", "grid", "fit", "sha256")}
+        columns: dict[str, Any] = {key: [row.get(key) for row in rows] for key in COLUMNS}
         columns |= {"tokens": pa.ListArray.from_arrays(offsets, pa.array(flat)), "length": lengths}
         self._file.write_table(pa.table({name: columns[name] for name in self._schema.names}, schema=self._schema))
         self._documents, self._ids, self._waiting = [], [], 0
@@ -105,8 +107,8 @@ class Reader(dataset.Reader):
 
     def document(self, i: int) -> Document:
         table, row = self._row(i)
-        values = {key: table[key][row].as_py() for key in ("id", "size", "grid", "fit", "sha256")}
-        return Document.from_dict(values | {"fit": values["fit"] and json.loads(values["fit"])})
+        values = {key: table[key][row].as_py() for key in COLUMNS if key in table.column_names}
+        return Document.from_dict(values | {"fit": values["fit"] and json.loads(values["fit"])}, self.spec.media)
 
     def _row(self, i: int) -> tuple[pa.Table, int]:
         i = self._number(i)

@@ -1,18 +1,21 @@
-"""Files to tokens, and .cz files to pictures: one result per file, in order; a bad file is a result with an error."""
+"""Files to tokens and back: what is the same for all media. One result per file, in order; a bad one has an error."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from hashlib import sha256
+from dataclasses import dataclass
+from hashlib import file_digest
+from pathlib import Path
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from codeczoo.core.errors import CodeczooError, InputError
-from codeczoo.core.types import Tokens, TokenSpec
-from codeczoo.export.batches import Prefix, Runner, threaded, windows
-from codeczoo.io import image, tokens
+from codeczoo.core.types import Tokens
+from codeczoo.export.batches import Prefix, Runner
+from codeczoo.io import tokens
+from codeczoo.io.audio_fit import AudioFit
 from codeczoo.io.files import Found
-from codeczoo.io.image import Fit
+from codeczoo.io.fit import Fit
 
 
 @dataclass(frozen=True)
@@ -21,125 +24,102 @@ class Sample:
 
     Args:
         found: the file and the name of its output.
-        tokens: batch > 1 when the picture was tiled.
-        fit: how the picture was brought to the codec's size; None where the codec takes any size.
-        x: what the codec sees, (n, C, *spatial); None for files that hold tokens already.
+        tokens: batch > 1 when a picture was tiled, or the channels of a recording were coded one by one.
+        fit: how the media was brought to what the codec takes; None where there was nothing to do.
+        x: what the codec sees, (n, C, *spatial); None where nobody wants it or it is too long to be held.
         sha256: of the file, hex.
         error: why there are no tokens, one line; empty when all is well.
     """
 
     found: Found
     tokens: Tokens | None = None
-    fit: Fit | None = None
+    fit: Fit | AudioFit | None = None
     x: Tensor | None = None
     sha256: str = ""
     error: str = ""
 
-    @property
-    def pieces(self) -> int:
-        """How many samples the codec sees; 1 for a bad file, so that windows of bad files end too."""
-        return len(self.x) if self.x is not None else self.tokens.batch if self.tokens is not None else 1
+
+@dataclass(frozen=True)
+class Options:
+    """What the user may choose of how media are taken; None: not chosen.
+
+    Args:
+        fit: one of `io.image.MODES`, for pictures.
+        window: seconds, for audio codecs that cannot run piece by piece.
+    """
+
+    fit: str | None = None
+    window: float | None = None
 
 
-def encode_files(
-    runner: Runner, files: Iterable[Found], prefix: Prefix, fit: str | None = None
-) -> Iterator[Sample]:
-    """Pictures to tokens; .cz files of the same codec among them are read, and cut to the prefix.
+class Media(ABC):
+    """How one kind of media is read, fitted to the codec, batched and written.
 
     Args:
         runner: the codec.
-        files: pictures and .cz files.
-        prefix: how much of the tokens to keep.
-        fit: one of `io.image.MODES`; None is "resize" where the codec has one size.
+        options: what the user chose.
 
     Raises:
-        InputError: before the first file, for a fit or a prefix that the codec cannot do.
+        InputError: an option that is not for this codec.
+
+    Attributes:
+        UNIT: what one file of it is called.
+        SUFFIXES: of files that are read.
+        TOKEN_SUFFIXES: of token files that are read.
+        FORMATS: of files that are written, the default first.
     """
-    spec = runner.codec.spec
-    check_fit(spec, fit)
-    prefix.check(spec)
 
-    def load(found: Found) -> Sample:
-        data = found.path.read_bytes()
-        digest = sha256(data).hexdigest()
-        if found.path.suffix == tokens.SUFFIX:
-            return replace(load_tokens(found, data, runner, prefix), sha256=digest)
-        x, plan = see(image.read(data), spec, fit)
-        return Sample(found, None, plan, x, digest)
+    UNIT: ClassVar[str]
+    SUFFIXES: ClassVar[tuple[str, ...]]
+    TOKEN_SUFFIXES: ClassVar[tuple[str, ...]] = (tokens.SUFFIX,)
+    FORMATS: ClassVar[tuple[str, ...]]
 
-    return _stream(runner, files, load, lambda window: _encode(runner, window, prefix))
+    def __init__(self, runner: Runner, options: Options) -> None:
+        self.runner, self.options = runner, options
 
+    def encode(self, files: Iterable[Found], prefix: Prefix) -> Iterator[Sample]:
+        """Media to tokens; token files of the same codec among them are read, and cut to the prefix.
 
-def _encode(runner: Runner, window: list[Sample], prefix: Prefix) -> Iterator[Sample]:
-    pieces = [piece for sample in window if sample.x is not None for piece in sample.x]
-    done = iter(runner.encode(pieces, prefix))
-    for sample in window:
-        if sample.x is not None:
-            sample = replace(sample, tokens=Tokens.stack([next(done) for _ in sample.x]))
-        yield sample
+        Raises InputError before the first file for a prefix that the codec cannot do.
+        """
+        prefix.check(self.runner.codec.spec)
+        return self._encode(files, prefix)
 
+    @abstractmethod
+    def _encode(self, files: Iterable[Found], prefix: Prefix) -> Iterator[Sample]: ...
 
-def decode_files(runner: Runner, files: Iterable[Found], prefix: Prefix) -> Iterator[Sample]:
-    """.cz files to pictures: `x` of each sample is what the codec decoded, before `unfit`.
+    @abstractmethod
+    def clips(self, files: Iterable[Found]) -> Iterator[Sample]:
+        """Media for measuring: one piece each, with its tokens and with `x`, held as a whole."""
 
-    Raises:
-        InputError: before the first file, for a prefix that the codec cannot do.
-    """
-    prefix.check(runner.codec.spec)
+    def decode(self, files: Iterable[Found], prefix: Prefix, place: Callable[[Found], Path]) -> Iterator[Sample]:
+        """Token files to media, each written to where `place` says, in the format that its suffix says.
 
-    def load(found: Found) -> Sample:
-        return load_tokens(found, found.path.read_bytes(), runner, prefix)
+        Raises InputError before the first file for a prefix that the codec cannot do.
+        """
+        prefix.check(self.runner.codec.spec)
+        return self._decode(files, prefix, place)
 
-    return _stream(runner, files, load, lambda window: _decode(runner, window))
+    @abstractmethod
+    def _decode(self, files: Iterable[Found], prefix: Prefix, place: Callable[[Found], Path]) -> Iterator[Sample]: ...
 
-
-def _decode(runner: Runner, window: list[Sample]) -> Iterator[Sample]:
-    pieces = [s.tokens[i] for s in window if s.tokens is not None for i in range(s.tokens.batch)]
-    done = iter(runner.decode(pieces))
-    for s in window:
-        yield s if s.tokens is None else replace(s, x=torch.stack([next(done) for _ in range(s.tokens.batch)]))
+    def load_tokens(self, found: Found, prefix: Prefix) -> Sample:
+        """A token file, cut to a prefix. Raises FormatError, also for tokens of another codec."""
+        file = tokens.read(found.path.read_bytes())
+        tokens.check_codec(file.header, self.runner.name, self.runner.weights_hash)
+        return Sample(found, prefix.of(file.tokens), fit_of(file.header.fit, file.header.spec.media))
 
 
-def _stream(
-    runner: Runner,
-    files: Iterable[Found],
-    load: Callable[[Found], Sample],
-    work: Callable[[list[Sample]], Iterator[Sample]],
-) -> Iterator[Sample]:
-    # Pictures of all sizes batch only with their like, so look at more of them at once.
-    most = runner.batch if runner.codec.spec.input_size else 4 * runner.batch
-    for window in windows(threaded(files, guarded(load), 2 * most), lambda w: sum(s.pieces for s in w) >= most):
-        yield from work(window)
+def fit_of(values: dict[str, object] | None, media: str) -> Fit | AudioFit | None:
+    """How media were fitted, from the plain values in a header. Raises FormatError."""
+    kinds: dict[str, type[Fit] | type[AudioFit]] = {"image": Fit, "audio": AudioFit}
+    return None if values is None or media not in kinds else kinds[media].from_dict(values)
 
 
-def picture(sample: Sample) -> Tensor:
-    """A decoded sample at the original size, (3, H, W)."""
-    assert sample.x is not None
-    return sample.x[0] if sample.fit is None else image.unfit(sample.x, sample.fit)
-
-
-def see(pixels: Tensor, spec: TokenSpec, fit: str | None) -> tuple[Tensor, Fit | None]:
-    """A picture, uint8 (3, H, W), as the codec sees it: (n, 3, h, w) in [0, 1]."""
-    if spec.input_size is None:
-        return pixels[None].float() / 255, None
-    height, width = spec.input_size
-    return image.fit(pixels, (height, width), fit or "resize")
-
-
-def check_fit(spec: TokenSpec, fit: str | None) -> None:
-    """Raises InputError for a codec that takes no pictures, or a fit where there is nothing to fit."""
-    if spec.media != "image":
-        raise InputError(f"this codec takes {spec.media}; only image files can be read so far")
-    if spec.input_size is None and fit is not None:
-        raise InputError(f"--fit {fit}: this codec takes pictures of any size, nothing is to be fitted")
-
-
-def load_tokens(found: Found, data: bytes, runner: Runner, prefix: Prefix) -> Sample:
-    """The tokens of a .cz file, cut to a prefix. Raises FormatError, also for tokens of another codec."""
-    file = tokens.read(data)
-    tokens.check_codec(file.header, runner.name, runner.weights_hash)
-    plan = None if file.header.fit is None else Fit.from_dict(file.header.fit)
-    return Sample(found, prefix.of(file.tokens), plan)
+def digest(path: Path) -> str:
+    """SHA-256 of a file, hex, without holding it."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def guarded(load: Callable[[Found], Sample]) -> Callable[[Found], Sample]:
@@ -154,3 +134,9 @@ def guarded(load: Callable[[Found], Sample]) -> Callable[[Found], Sample]:
             return Sample(found, error=error.strerror or str(error))
 
     return run
+
+
+def refuse(option: str, value: object, why: str) -> None:
+    """Raises InputError for an option that was given."""
+    if value is not None:
+        raise InputError(f"--{option} {value}: {why}")

@@ -1,0 +1,163 @@
+"""Recordings to tokens and back: short ones in padded batches, long ones piece by piece in constant memory."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from codeczoo.audio.pieces import Windows, decode_pieces, encode_pieces, runs
+from codeczoo.audio.waveform import WaveformCodec
+from codeczoo.audio.windowed import WindowedCodec
+from codeczoo.core.errors import InputError
+from codeczoo.core.types import Tokens
+from codeczoo.export import foreign
+from codeczoo.export.batches import Prefix, Runner, threaded, windows
+from codeczoo.export.sources import Media, Options, Sample, digest, guarded, refuse
+from codeczoo.io import audio
+from codeczoo.io.audio_fit import AudioFit, restored, split_channels
+from codeczoo.io.files import Found
+from codeczoo.io.fit import Fit
+
+SHORT = 15.0  # seconds; longer recordings are read piece by piece
+PIECE = 5.0  # seconds of a piece
+TOGETHER = 60.0  # seconds in a batch, padding and channels counted
+
+
+class Recordings(Media):
+    """Recordings of any length, rate and number of channels. Arguments: see Media."""
+
+    UNIT: ClassVar[str] = "recordings"
+    SUFFIXES: ClassVar[tuple[str, ...]] = audio.SUFFIXES
+    TOKEN_SUFFIXES: ClassVar[tuple[str, ...]] = (*Media.TOKEN_SUFFIXES, *foreign.READERS)
+    FORMATS: ClassVar[tuple[str, ...]] = ("wav", "flac", "mp3", "ogg", "opus")
+
+    def __init__(self, runner: Runner, options: Options) -> None:
+        super().__init__(runner, options)
+        refuse("fit", options.fit, "is for pictures; a recording is resampled, and nothing of it is cut")
+        if not isinstance(runner.codec, WaveformCodec):
+            raise InputError(f"{type(runner.codec).__name__} is no codec of waveforms")
+        self.codec = runner.codec
+        if isinstance(self.codec, WindowedCodec) or (runs(self.codec.encoder) and runs(self.codec.decoder)):
+            refuse("window", options.window, "this codec takes recordings of any length without")
+        self.windows = None if options.window is None else Windows(options.window)
+        self.short = min(SHORT, options.window or SHORT)
+
+    # --- to tokens ---------------------------------------------------------------------------------------------------
+
+    def _encode(self, files: Iterable[Found], prefix: Prefix) -> Iterator[Sample]:
+        def load(found: Found) -> Sample:
+            """A token file, or a short recording with x; of a long one the digest alone."""
+            sha256 = digest(found.path)
+            if found.path.suffix in self.TOKEN_SUFFIXES:
+                return replace(self.load_tokens(found, prefix), sha256=sha256)
+            duration = audio.info(found.path).duration
+            if duration is None or duration > self.short:
+                return Sample(found, sha256=sha256)
+            x, rate = audio.read(found.path)
+            own = audio.resample(x, rate, self.codec.sample_rate)
+            fit = AudioFit(rate, x.shape[0], x.shape[1])
+            return Sample(found, None, fit, split_channels(own, self.codec.spec.channels), sha256)
+
+        def encode_long(found: Found) -> Sample:
+            return self._encode_long(found, prefix)
+
+        for window in self._windows(files, load):
+            done = iter(self._batched([sample.x for sample in window if sample.x is not None], prefix))
+            for sample in window:
+                if sample.x is not None:
+                    sample = replace(sample, tokens=next(done), x=None)
+                elif sample.tokens is None and not sample.error:
+                    sample = replace(guarded(encode_long)(sample.found), sha256=sample.sha256)
+                yield sample
+
+    def clips(self, files: Iterable[Found]) -> Iterator[Sample]:
+        """See Media: the mean of all channels for mono codecs, the first two for stereo ones, at the codec's rate."""
+
+        def load(found: Found) -> Sample:
+            x, _ = audio.read(found.path, self.codec.sample_rate)
+            mono = self.codec.spec.channels == 1
+            mixed = x.mean(0, keepdim=True) if mono else split_channels(x, self.codec.spec.channels)[0]
+            return Sample(found, x=mixed[None])
+
+        for window in self._windows(files, load):
+            done = iter(self._batched([sample.x for sample in window if sample.x is not None], Prefix()))
+            yield from (s if s.x is None else replace(s, tokens=next(done)) for s in window)
+
+    def _windows(self, files: Iterable[Found], load: Callable[[Found], Sample]) -> Iterator[list[Sample]]:
+        """Several batches at once, so that recordings of like length come together."""
+        loaded = threaded(files, guarded(load), 2 * self.runner.batch)
+        return windows(loaded, lambda window: len(window) >= 4 * self.runner.batch)
+
+    def _batched(self, recordings: Sequence[Tensor], prefix: Prefix) -> list[Tokens]:
+        """Tokens of recordings (B, C, T) each, their signals in batches of like length."""
+        signals = [(i, signal) for i, x in enumerate(recordings) for signal in x]
+        signals.sort(key=lambda numbered: numbered[1].shape[1])
+        most = TOGETHER * self.codec.sample_rate
+        found: list[list[Tokens]] = [[] for _ in recordings]
+
+        def full(group: list[tuple[int, Tensor]]) -> bool:
+            return len(group) >= self.runner.batch or (len(group) + 1) * group[-1][1].shape[1] > most
+
+        for group in windows(signals, full):
+            tokens = self._encode_batch([signal for _, signal in group], prefix)
+            for k, (i, _) in enumerate(group):
+                found[i].append(tokens[k])
+        return [Tokens.stack(signals) for signals in found]
+
+    def _encode_batch(self, signals: Sequence[Tensor], prefix: Prefix) -> Tokens:
+        x = pad_sequence([signal.T for signal in signals], batch_first=True).mT.to(self.runner.device)  # (B, C, T)
+        sizes = torch.tensor([signal.shape[1] for signal in signals], device=x.device)
+        lengths = sizes if bool((sizes != x.shape[2]).any()) else None
+        with torch.inference_mode(), self.runner.autocast():
+            return self.codec.encode(x, n_codebooks=prefix.codebooks, lengths=lengths).to("cpu")
+
+    def _encode_long(self, found: Found, prefix: Prefix) -> Sample:
+        about = audio.info(found.path)
+        frames = 0
+
+        def pieces() -> Iterator[Tensor]:
+            nonlocal frames
+            resampler = audio.Resampler(about.rate, self.codec.sample_rate, about.channels)
+            for block in audio.blocks(found.path, round(PIECE * about.rate)):
+                frames += block.shape[1]
+                yield self._signals(resampler.step(block))
+            yield self._signals(resampler.step(torch.zeros(about.channels, 0), last=True))
+
+        with torch.inference_mode(), self.runner.autocast():
+            tokens = encode_pieces(self.codec, pieces(), prefix.codebooks, self.windows).to("cpu")
+        return Sample(found, tokens, AudioFit(about.rate, about.channels, frames))
+
+    def _signals(self, x: Tensor) -> Tensor:
+        return split_channels(x, self.codec.spec.channels).to(self.runner.device)
+
+    # --- back to recordings ------------------------------------------------------------------------------------------
+
+    def _decode(self, files: Iterable[Found], prefix: Prefix, place: Callable[[Found], Path]) -> Iterator[Sample]:
+        def run(found: Found) -> Sample:
+            sample = self.load_tokens(found, prefix)
+            self._write(sample, place(found))
+            return replace(sample, tokens=None)
+
+        return map(guarded(run), files)
+
+    def _write(self, sample: Sample, path: Path) -> None:
+        tokens, fit = sample.tokens, sample.fit
+        assert tokens is not None and not isinstance(fit, Fit)
+        rate = fit.rate if fit else self.codec.sample_rate
+        channels = fit.channels if fit else tokens.batch * self.codec.spec.channels
+        with torch.inference_mode(), self.runner.autocast(), audio.Writer(path, rate, channels) as file:
+            pieces = decode_pieces(self.codec, tokens.to(self.runner.device), self.windows)
+            for block in restored(pieces, self.codec.sample_rate, fit):
+                file.append(block)
+
+    def load_tokens(self, found: Found, prefix: Prefix) -> Sample:
+        """See Media; files of EnCodec and DAC too."""
+        reader = foreign.READERS.get(found.path.suffix)
+        if reader is None:
+            return super().load_tokens(found, prefix)
+        tokens, fit = reader(found.path, self.codec)
+        return Sample(found, prefix.of(tokens), fit)
