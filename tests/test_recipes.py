@@ -20,6 +20,9 @@ TINY = [name for name in recipes() if "_tiny" in name]
 PUBLISHED = {  # millions of parameters, facts/image.md section 1.4 and 3 (counted on the authors' modules)
     "titok_s128_stage2": 83.67, "one_d_piece_s256_stage2": 83.87, "one_d_piece_b256_stage2": 205.26,
     "one_d_piece_l256_stage2": 641.74,
+    # facts/audio.md section 12.3; DAC's projections are plain here, Mimi's training has weight norm
+    "encodec_24khz": 14.85, "encodec_48khz": 14.86, "dac_44khz": 76.64, "dac_24khz": 74.68, "dac_16khz": 74.16,
+    "mimi": 79.32,
 }
 STEPS = [
     "trainer.max_steps=3", "trainer.val_check_interval=3", "data.workers=0", "data.batch_size=4", "data.n_val=4",
@@ -28,12 +31,15 @@ STEPS = [
 
 
 def test_there_are_recipes_for_every_published_codec_and_a_tiny_twin_of_each() -> None:
-    names = {name.removeprefix("image/") for name in recipes()}
+    names = {name.partition("/")[2] for name in recipes()}
     assert {f"titok_{s}_stage{n}" for s in ("s128", "b64", "l32") for n in (1, 2)} <= names
     assert {f"one_d_piece_{s}256_stage{n}" for s in "sbl" for n in (1, 2)} <= names
     assert {"titok_bl64_vq8k", "titok_bl128_vq8k", "titok_sl256_vq8k"} <= names
     assert {"tatitok_bl32_vq", "tatitok_bl64_vq", "tatitok_bl128_vq", "maskgit_vqgan"} <= names
     assert {f"{s}_tiny" for s in ("titok", "tatitok", "one_d_piece", "maskgit_vqgan")} <= names
+    assert {f"encodec_{s}khz" for s in (16, 24, 32, 48)} | {f"dac_{s}khz" for s in (16, 24, 44)} <= names
+    assert {"mimi", "wavtokenizer_40", "wavtokenizer_75", "speechtokenizer", "dm_codec"} <= names
+    assert {f"{s}_tiny" for s in ("encodec", "dac", "mimi", "wavtokenizer", "speechtokenizer")} <= names
 
 
 @pytest.mark.parametrize("name", recipes())
@@ -52,10 +58,13 @@ def test_recipe_composes_and_builds_as_its_card_says(name: str) -> None:
     assert isinstance(codec, Codec)
     assert sum(p.numel() for p in codec.parameters()) == card["params"]
     (stream,) = codec.spec.streams
-    side = config["data"]["image_size"]
-    tokens = round(stream.rate * (side**2 if codec.spec.unit == "pixel" else 1))
-    assert (card["tokens"], card["bits"]) == (tokens, round(tokens * stream.bits_per_position))
-    assert codec.spec.input_size in (None, (side, side))
+    units = config["data"].get("image_size", 1) ** 2 if codec.spec.unit == "pixel" else 1  # of a picture, or a second
+    codes = stream.rate * units * len(stream.vocab_sizes)
+    assert (card["tokens"], card["bits"]) == (round(codes), round(stream.rate * units * stream.bits_per_position))
+    if card["media"] == "image":
+        assert codec.spec.input_size in (None, (config["data"]["image_size"],) * 2)
+    else:
+        assert (codec.spec.sample_rate, codec.spec.channels) == (config["data"]["sample_rate"], config["data"]["channels"])
     known = PUBLISHED.get(config["name"])
     assert known is None or card["params"] / 1e6 == pytest.approx(known, abs=0.01)
 
@@ -82,8 +91,7 @@ def test_tiny_recipe_trains_and_its_weights_load(name: str, tmp_path: Path) -> N
     outcome = train(compose(name, STEPS), tmp_path)
     assert outcome.step == 3 and not outcome.interrupted
     codec = codeczoo.load(outcome.folder)
-    side = (codec.spec.input_size or (32, 32))[0]
-    x = torch.rand(2, 3, side, side)
+    x = torch.rand(2, 3, *(codec.spec.input_size or (32, 32))) if codec.spec.media == "image" else torch.rand(2, 1, 5000)
     tokens = codec.encode(x)
     assert codec.decode(tokens).shape == x.shape
 

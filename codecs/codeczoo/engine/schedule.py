@@ -47,5 +47,12 @@ def multi_step(optimizer: Optimizer, milestones: Sequence[int], factor: float = 
     return LambdaLR(optimizer, lambda step: _rise(step, warmup) * factor ** bisect_right(list(milestones), step))
 
 
+def exponential(optimizer: Optimizer, factor: float, warmup: int = 0) -> LambdaLR:
+    """Times `factor` at every step, after a linear rise over `warmup` steps."""
+    if not 0 < factor <= 1:
+        raise ConfigError(f"schedule: factor must be above 0 and at most 1, got {factor}")
+    return LambdaLR(optimizer, lambda step: _rise(step, warmup) * factor**step)
+
+
 def _rise(step: int, warmup: int) -> float:
     return step / warmup if step < warmup else 1.0
