@@ -87,7 +87,7 @@ def stoi(x: Tensor, x_hat: Tensor, rate: int, lengths: Tensor | None = None) -> 
         raise MissingError('STOI wants the package pystoi: pip install "codeczoo[eval]"') from None
 
     def one(a: np.ndarray, b: np.ndarray) -> float:
-        if len(a) < SHORTEST * STOI_RATE:
+        if len(a) < SHORTEST * STOI_RATE or not a.any():
             return float("nan")
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)  # it warns and gives 1e-5 where too little is left
