@@ -32,7 +32,8 @@ class Clip(NamedTuple):
 
 def wanted(function: Callable[..., Any], batch: Mapping[str, Any]) -> dict[str, Any]:
     """What of the batch `function` has arguments for."""
-    return {name: batch[name] for name in inspect.signature(function).parameters if name in batch}
+    signature = inspect.signature(inspect.unwrap(function))  # FSDP wraps methods and hides their first argument
+    return {name: batch[name] for name in signature.parameters if name in batch}
 
 
 class Validation(nn.Module):
