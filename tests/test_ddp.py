@@ -46,7 +46,8 @@ OVERRIDES = [
     "adversaries.blur.start=2", "adversaries.blur.optimizer.eps=1.0", "adversaries.blur.optimizer.lr=0.1",
     "optimizer.eps=1.0", "optimizer.lr=0.1", "schedule.warmup=0", "task.freeze=[encoder.patch_embed]", "task.clip=0.5",
     "objective.weights.codebook=1.0", "objective.weights.commitment=0.25",
-    "codec.quantizer.upkeep=null",
+    "codec.quantizer.upkeep=null", "adversaries.blur.probability=0.7",
+    "+task.balancer={_target_: codeczoo.engine.balancer.Balancer, norm: 2.0, decay: 0.9}",
 ]
 
 
