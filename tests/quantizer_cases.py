@@ -36,6 +36,7 @@ SHAPES = {"1d": (3, D, 11), "2d": (3, D, 4, 5), "3d": (3, D, 2, 3, 4)}
 MASKS = ("none", "ragged", "empty row")
 LEVELS = (8, 5, 5, 4, 3, 3)
 PRECISIONS = ("float32", "bfloat16", "autocast")
+TRAINING = {"restart", "anchors", "kmeans", "rotation", "diveq", "gumbel", "uniform", "chosen"}  # act in training only
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SHARED
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,7 +31,6 @@ from codeczoo.quantizers.tally import update
 from codeczoo.quantizers.upkeep import Restart
 from codeczoo.quantizers.vq import EMAVQ, VQ, CosineVQ
 
-PARITY = Path(os.environ.get("CODECZOO_PARITY", SHARED / "parity"))
 V, D = 19, 6
 
 
@@ -677,54 +674,3 @@ def test_scale_dropout_is_drawn_per_sample() -> None:
         one = [stream[k : k + 1] for stream in full.streams[:n]]
         torch.testing.assert_close(found.z[k : k + 1], quantizer.decode(one))
         assert all(torch.equal(a[k], b[k]) for a, b in zip(found.streams[:n], full.streams, strict=False))
-
-
-# --- the originals' codes, from ../shared/parity --------------------------------------------------------------------
-
-
-def fixture(name: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    if not (PARITY / name).is_dir():
-        pytest.skip(f"no {PARITY / name}")
-    return load_file(PARITY / name / "io.safetensors"), load_file(PARITY / name / "weights.safetensors")
-
-
-def test_codes_of_dac() -> None:
-    io, weights = fixture("dac")
-    quantizer = Residual([Projected(AngularVQ(64, 8), 64) for _ in range(5)]).eval()
-    for k, layer in enumerate(quantizer.inner):
-        prefix = f"quantizer.quantizers.{k}."
-        layer.quantizer.codebook.data = weights[f"{prefix}codebook.weight"]
-        for name in ("in_proj", "out_proj"):
-            direction = weights[f"{prefix}{name}.weight_v"]
-            weight = weights[f"{prefix}{name}.weight_g"] * direction / direction.norm(dim=(1, 2), keepdim=True)
-            getattr(layer, name).weight.data = weight[..., 0]
-            getattr(layer, name).bias.data = weights[f"{prefix}{name}.bias"]
-    codes = quantizer.encode(io["encoder_out"])
-    assert torch.equal(codes, io["tokens"])
-    torch.testing.assert_close(quantizer.decode(codes), io["z"], rtol=0, atol=2e-5)
-
-
-def test_codes_of_mimi() -> None:
-    io, weights = fixture("mimi")
-    parts = [Projected(Residual([EMAVQ(48, 16) for _ in range(n)]), 32, bias=False) for n in (1, 5)]
-    quantizer = Split(parts).eval()
-    for part, name in zip(parts, ("first", "rest"), strict=True):
-        prefix = f"quantizer.rvq_{name}."
-        part.in_proj.weight.data = weights[f"{prefix}input_proj.weight"][..., 0]
-        part.out_proj.weight.data = weights[f"{prefix}output_proj.weight"][..., 0]
-        for k, layer in enumerate(part.quantizer.inner):
-            book = f"{prefix}vq.layers.{k}._codebook."
-            usage = weights[f"{book}cluster_usage"].clamp(min=1e-5)
-            layer.codebook.copy_(weights[f"{book}embedding_sum"] / usage[:, None])
-    assert torch.equal(quantizer.encode(io["z"]), io["tokens"])
-    torch.testing.assert_close(quantizer.decode(io["tokens"]), io["quantized"], rtol=0, atol=3e-5)
-
-
-def test_codes_of_tokenflow() -> None:
-    io, weights = fixture("tokenflow")
-    quantizer = MultiScale([SharedMapping(90, 10, 6)], [(p, p) for p in (1, 2, 4, 6)], Bicubic()).eval()
-    tables = [weights[f"quantize.embedding_{name}.weight"] for name in ("vqkd", "vqgan")]
-    quantizer.quantizers[0].codebook.data = torch.cat(tables, 1)
-    streams = quantizer.encode(io["z"])
-    assert torch.equal(torch.cat([stream.flatten(1) for stream in streams], 1), io["tokens"])
-    torch.testing.assert_close(quantizer.decode(streams), io["quant"], rtol=0, atol=5e-5)

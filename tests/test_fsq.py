@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -157,23 +156,6 @@ def test_golden_codes(quantizer: Tokenwise, codes: list[int], values: list[float
     q = quantizer(ladder(quantizer.dim))
     assert q.codes[0].t().flatten().tolist() == codes
     assert torch.allclose(q.z[0, :, 3], torch.tensor(values), atol=1e-6)
-
-
-LEVELS = {"cosmos": [8, 8, 8, 5, 5, 5], "flextok": [8, 8, 8, 5, 5, 5], "vidtok": [8, 8, 5, 5, 4, 4]}
-
-
-@pytest.mark.parametrize("system", ["cosmos_di", "cosmos_dv", "flextok", "vidtok_fsq_causal", "vidtok_fsq_causal_v1_1"])
-def test_codes_of_the_originals(system: str) -> None:
-    path = Path(os.environ.get("CODECZOO_PARITY", SHARED / "parity")) / system / "io.safetensors"
-    if not path.is_file():
-        pytest.skip(f"no parity fixtures at {path}")
-    from safetensors.torch import load_file
-
-    io = load_file(path)
-    values = next(io[name] for name in ("codes", "quantized", "z_quantized") if name in io)
-    z, values = (v.movedim(-1, 1) if system == "flextok" else v for v in (io["z"], values))
-    q = FSQ(LEVELS[system.split("_")[0]])(z)
-    assert torch.equal(q.codes[:, 0], io["tokens"]) and torch.equal(q.z, values)
 
 
 PACKED = [
@@ -426,22 +408,6 @@ def test_dimensionwise_is_that_of_tokenbridge() -> None:
     x = z.clone().requires_grad_()
     quantizer(x).z.sum().backward()
     assert (x.grad == 1).all() and not list(quantizer.parameters())
-
-
-def test_dimensionwise_codes_of_the_original() -> None:
-    path = Path(os.environ.get("CODECZOO_PARITY", SHARED / "parity")) / "tokenbridge" / "io.safetensors"
-    if not path.is_file():
-        pytest.skip(f"no parity fixtures at {path}")
-    from safetensors.torch import load_file
-
-    io = load_file(path)
-    for bits, reach in ((6, 5.0), (4, 4.0)):
-        quantizer, name = Dimensionwise(6, 2**bits, -reach, reach), f"b{bits}_r{reach}"
-        q = quantizer(io["latents_norm"])
-        assert torch.equal(q.codes, io[f"tokens_{name}"])
-        assert torch.allclose(q.z, io[f"dequant_{name}"], atol=1e-5)
-        probe = quantizer.encode(io[f"probe_x_{name}"].expand(1, 6, -1))[0, 0]
-        assert (probe == io[f"probe_tokens_{name}"])[io[f"probe_margin_{name}"] > 1e-5].all()
 
 
 class Largest(TorchDispatchMode):

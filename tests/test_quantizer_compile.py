@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from quantizer_cases import CASES, D, V, latents, mask, ready
+from quantizer_cases import CASES, TRAINING, D, V, latents, mask, ready
 from torch import Tensor
 from torch._dynamo.utils import counters
 
@@ -19,8 +19,6 @@ from codeczoo.quantizers.upkeep import Restart
 from codeczoo.quantizers.vq import EMAVQ, VQ, CosineVQ
 
 GRADIENTS = ["vq restart", "cosine anchors", "vq rotation", "vq diveq", "vq gumbel", "ibq entropy", "residual uniform"]
-
-TRAINING = {"restart", "anchors", "kmeans", "rotation", "diveq", "gumbel", "uniform", "chosen"}  # act in training only
 
 
 @pytest.fixture(autouse=True)

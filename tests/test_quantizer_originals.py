@@ -65,8 +65,8 @@ CASES = {
     "maskgit_vqgan": Case("taming", "quantize.", value="z_quantized"),
     "open_magvit2": Case(lambda d: LFQ(d, order="little"), value="z_quantized"),
     "wetok": Case(lambda d: GQ(3, d // 3), first="last", value="z_quantized"),
-    "cosmos_di": Case(lambda d: FSQ([8, 8, 8, 5, 5, 5])),
-    "cosmos_dv": Case(lambda d: FSQ([8, 8, 8, 5, 5, 5])),
+    "cosmos_di": Case(lambda d: FSQ([8, 8, 8, 5, 5, 5]), value="codes"),
+    "cosmos_dv": Case(lambda d: FSQ([8, 8, 8, 5, 5, 5]), value="codes"),
     "vidtok_fsq_causal": Case(lambda d: FSQ([8, 8, 5, 5, 4, 4]), value="z_quantized"),
     "vidtok_fsq_causal_v1_1": Case(lambda d: FSQ([8, 8, 5, 5, 4, 4]), value="z_quantized"),
 }
@@ -122,6 +122,26 @@ def test_tokenbridge(bits: int, end: float) -> None:
     probe, margin = io[f"probe_x_{name}"], io[f"probe_margin_{name}"]
     codes = Dimensionwise(1, 2**bits, -end, end).encode(probe[None, None])[0, 0]
     assert not ((codes != io[f"probe_tokens_{name}"]) & (margin > 1e-5)).any()
+
+
+def test_flextok() -> None:
+    """Whose latents have channels last."""
+    io, quantizer = fixture("flextok"), FSQ([8, 8, 8, 5, 5, 5])
+    assert torch.equal(quantizer.encode(io["z"].movedim(-1, 1))[:, 0], io["tokens"])
+    assert torch.equal(quantizer.decode(io["tokens"][:, None]).movedim(1, -1), io["quantized"])
+
+
+@pytest.mark.parametrize(
+    ("name", "groups", "parts"),
+    [
+        ("open_magvit2", (6, 4), ("tokens_pre", "tokens_post")),
+        ("wetok", (7, 5), ("tokens_gfq_0", "tokens_gfq_1")),
+    ],
+)
+def test_bits_of_unequal_groups(name: str, groups: tuple[int, ...], parts: tuple[str, ...]) -> None:
+    io = fixture(name)
+    codes = LFQ(sum(groups), groups, order="little").encode(io["z"])
+    assert torch.equal(codes, torch.stack([io[part] for part in parts], 1))
 
 
 def test_tokenflow() -> None:

@@ -124,7 +124,6 @@ class FSQ(Tokenwise):
         steps = self._nearest(position.detach().clone())
         return Step(position / self.span, self.values(steps), self.codes(steps))
 
-    @torch.no_grad()
     def encode(self, z: Tensor) -> Tensor:
         """See Tokenwise."""
         if torch.compiler.is_compiling():
@@ -132,7 +131,7 @@ class FSQ(Tokenwise):
         check_width(z, self.dim, "channels of z")
         codes = z.new_empty(z.shape[0], len(self.vocab_sizes), *z.shape[2:], dtype=torch.int64)
         some = max(1, CHUNK // max(1, prod(z.shape[1:])))
-        for part, own in zip(z.split(some), codes.split(some), strict=True):
+        for part, own in zip(z.detach().split(some), codes.split(some), strict=True):
             own.copy_(self.codes(self._steps(part)).movedim(-1, 1))
         return codes
 

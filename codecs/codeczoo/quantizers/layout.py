@@ -55,9 +55,10 @@ def _swapped(x: Tensor) -> Tensor:
     """x (B, M, N) to (B, N, M).
 
     Compiled for a CPU it is a copy that nothing is fused with: there Inductor of torch 2.11 gives wrong gradients for
-    some graphs that divide transposed rows by their length (cosine codebooks, BSQ), in pure torch too.
+    some graphs that divide transposed rows by their length (cosine codebooks, BSQ), in pure torch too. Not so in a
+    program of torch.export, which has to run without codeczoo.
     """
-    if x.device.type == "cpu" and torch.compiler.is_compiling():
+    if x.device.type == "cpu" and torch.compiler.is_compiling() and not torch.compiler.is_exporting():
         return _swapped_copy(x)
     return x.transpose(1, 2)
 

@@ -19,9 +19,8 @@ def chunk_rows(width: int, device: torch.device) -> int:
     return max(1, (LARGE if torch.compiler.is_compiling() else cached) // width)  # a graph should hold few pieces
 
 
-@torch.no_grad()
 def nearest(z: Tensor, table: Tensor, adjust: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """Index of the nearest row by Euclidean distance.
+    """Index of the nearest row by Euclidean distance; call it where no gradient is wanted.
 
     Args:
         z: (n, D) float32.
@@ -34,7 +33,6 @@ def nearest(z: Tensor, table: Tensor, adjust: Callable[[Tensor], Tensor] | None 
     return highest(z, table, table.square().sum(1) / -2, adjust)
 
 
-@torch.no_grad()
 def highest(
     z: Tensor, table: Tensor, bias: Tensor | None = None, adjust: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
@@ -44,7 +42,8 @@ def highest(
 
         return lookup_triton.highest(z, table, table.new_zeros(len(table)) if bias is None else bias)
     found = []
-    for part in z.split(chunk_rows(len(table), z.device)):
+    whole = torch.compiler.is_exporting()  # the number of pieces would be fixed with the program
+    for part in [z] if whole else z.split(chunk_rows(len(table), z.device)):
         scores = affine(part, table, bias)
         # max, not argmax: the same first index, in less time on a CPU
         found.append((scores if adjust is None else adjust(scores)).max(1).indices)

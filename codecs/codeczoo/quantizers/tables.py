@@ -59,7 +59,8 @@ class Matching(Tokenwise):
         self._check_start()
         latent, table = self.normalise(x), self.table()
         adjust = estimator.scores if self.training and estimator.chooses else None
-        index = self.find(latent.detach(), table.detach(), adjust)
+        with torch.no_grad():
+            index = self.find(latent, table, adjust)
         code = F.embedding(index, table)
         if self.training:
             self.watch(latent.detach(), index, mean.keep)
