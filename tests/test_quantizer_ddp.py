@@ -34,6 +34,7 @@ ACCUMULATED = [
     "ema restart", "cosine ema kmeans restart", "cosine anchors", "residual 8", "residual mixed", "ibq entropy", "lfq",
     "split",
 ]
+COMPILED = ["ema restart", "lfq", "residual vq kmeans"]  # on two ranks: torch.compile takes long
 EARLY = ["ema kmeans restart", "residual kmeans", "vq anchors"]  # also built before there is a process group
 # Ranks draw for themselves, so they are equal to each other but not to one process:
 RANDOM = ["residual uniform", "residual chosen", "grouped uniform"]
@@ -66,7 +67,9 @@ class Net(nn.Module):
         return error * world_size() / count + sum(q.losses.values())
 
 
-def train(name: str, rank: int, ranks: int, whole: int, micro: int, early: Net | None = None) -> dict[str, Any]:
+def train(
+    name: str, rank: int, ranks: int, whole: int, micro: int, early: Net | None = None, compiled: bool = False
+) -> dict[str, Any]:
     """What comes of 5 steps of plain gradient descent on what `rank` of `ranks` gets.
 
     Args:
@@ -76,8 +79,12 @@ def train(name: str, rank: int, ranks: int, whole: int, micro: int, early: Net |
         whole: how many ranks the masks are made for.
         micro: batches per step; their losses are averaged, so each batch counts alike, however many tokens it has.
         early: the module where it was built before.
+        compiled: whether the quantizer goes through torch.compile.
     """
     net = early or Net(name)
+    if compiled:
+        torch.compiler.reset()
+        net.quantizer.compile(fullgraph=True, backend="aot_eager")
     wrapped = DistributedDataParallel(net) if ranks > 1 else net
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     generator, found = torch.Generator().manual_seed(5), []
@@ -112,6 +119,8 @@ def everything(rank: int, ranks: int, whole: int, early: dict[str, Net]) -> dict
     """All trainings, by name."""
     found = {name: train(name, rank, ranks, whole, 1) for name in [*SPREAD, *RANDOM]}
     found |= {f"{name}, accumulated": train(name, rank, ranks, whole, MICRO) for name in ACCUMULATED}
+    if whole == 2:  # one process is what they are compared with, and compiles nothing
+        found |= {f"{name}, compiled": train(name, rank, ranks, whole, 1, compiled=ranks > 1) for name in COMPILED}
     return found | {f"{name}, early": train(name, rank, ranks, whole, MICRO, early[name]) for name in EARLY}
 
 

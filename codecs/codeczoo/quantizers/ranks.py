@@ -1,8 +1,9 @@
 """Sums over the ranks of a process group, looked up at each call: without a group they are the local values."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.nn import functional as differentiable
 
 
 def together() -> bool:
@@ -26,8 +27,11 @@ def summed(x: Tensor) -> Tensor:
 
 
 def summed_with_gradient(x: Tensor) -> Tensor:
-    """x summed over all ranks; each rank's gradient is the sum of all ranks' gradients, so that DDP's mean is right."""
-    return differentiable.all_reduce(x) if together() else x
+    """x summed over all ranks; each rank's gradient is the sum of all ranks' gradients, so that DDP's mean is right.
+
+    Differs from torch.distributed.nn.functional.all_reduce: that of torch 2.11 passes no gradient when compiled.
+    """
+    return _summed(x) if together() else x
 
 
 @torch.no_grad()
@@ -89,3 +93,22 @@ class Mean:
     def of_sum(self, total: Tensor) -> Tensor:
         """The mean where this rank's sum over the rows that count is known."""
         return total * self.scale
+
+
+@torch.library.custom_op("codeczoo::summed", mutates_args=())
+def _summed(x: Tensor) -> Tensor:
+    out = x.clone(memory_format=torch.contiguous_format)
+    distributed.all_reduce(out)
+    return out
+
+
+@_summed.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _sum_back(ctx: Any, grad: Tensor) -> Tensor:
+    return _summed(grad)
+
+
+_summed.register_autograd(_sum_back)
