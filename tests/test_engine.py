@@ -1,6 +1,7 @@
 """Training: what is stepped when, what is frozen and averaged, and that a resumed run is the uninterrupted one."""
 
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +299,21 @@ def test_codebooks_begin_from_training_data(layers: int, monkeypatch: pytest.Mon
         assert part.started and len(part.codebook.unique(dim=0)) == 16
     used = codec.quantizer.eval().encode(codec.encoder(torch.rand(16, 3, 16, 16)))[:, 0].unique()
     assert len(used) > 8, "entries lie where the latents are"
+
+
+@pytest.mark.parametrize("layers", [0, 3])
+def test_codebooks_begin_in_compiled_codecs(layers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    residual = {"_target_": "codeczoo.quantizers.residual.Residual", "layers": [STARTED] * layers}
+    tree = TREE | {"_target_": "codeczoo.image.titok.TiTok", "quantizer": residual if layers else STARTED}
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    states = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        codec = codeczoo.build(tree)
+        fit(small_task(codec=codec, objective=Objective({"l2": L2()}, NO_CODEBOOK_LOSS), compile=compiled), 5, 8)
+        assert not parts.waiting(codec)
+        states.append(codec.state_dict())
+    torch.testing.assert_close(*states, rtol=1e-4, atol=1e-5)
 
 
 def test_quantizers_begin_from_the_latents_that_count() -> None:
