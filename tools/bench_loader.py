@@ -1,6 +1,9 @@
-"""Does the data module keep the model busy? Loader-only and step-only pictures per second, side by side.
+"""Does the data module keep the model busy? Loader-only and step-only samples per second, side by side.
+
+Samples are pictures, or segments of audio.
 
     python tools/bench_loader.py image_folder root=/path/to/train image_size=64 workers=2
+    python tools/bench_loader.py audio_folder root=/path/to/train.jsonl segment=3.0 workers=1
     python tools/bench_loader.py generated --codec codec.yaml     (a tree with _target_, or {codec: tree})
     python tools/bench_loader.py generated --codec codec.safetensors --json
 """
@@ -46,7 +49,7 @@ def main() -> int:
 
 
 def measure(name: str, overrides: list[str], codec: Path | None, batches: int) -> dict[str, Any]:
-    """Rates in pictures per second, and what they were measured with."""
+    """Rates in samples per second, and what they were measured with."""
     tree = data_tree(name, overrides)
     module = codeczoo.build(tree)
     module.setup()
@@ -56,11 +59,11 @@ def measure(name: str, overrides: list[str], codec: Path | None, batches: int) -
         "workers": module.workers,
         "batch": list(x.shape),
         "batches": batches,
-        "loader_images_per_second": loader_rate,
+        "loader_samples_per_second": loader_rate,
         "skipped": module.skipped,
     }
     if codec is not None:
-        result["step_images_per_second"] = time_step(load_codec(codec), x, min(batches, 10))
+        result["step_samples_per_second"] = time_step(load_codec(codec), x, min(batches, 10))
     return result
 
 
@@ -68,7 +71,8 @@ def data_tree(name: str, overrides: list[str]) -> dict[str, Any]:
     """conf/data/NAME.yaml with the overrides, whose values are YAML."""
     file = files("codeczoo.conf").joinpath(f"data/{name}.yaml")
     if not file.is_file():
-        raise ConfigError(f"no data module {name}; allowed: generated, image_folder, webdataset")
+        known = sorted(f.name.removesuffix(".yaml") for f in files("codeczoo.conf").joinpath("data").iterdir())
+        raise ConfigError(f"no data module {name}; allowed: {', '.join(known)}")
     tree = yaml.safe_load(file.read_text())
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -82,7 +86,7 @@ def data_tree(name: str, overrides: list[str]) -> dict[str, Any]:
 
 
 def time_loader(module: Any, batches: int) -> tuple[float, Tensor]:
-    """Pictures per second after a warm-up that empties what the workers had read ahead, and one batch."""
+    """Samples per second after a warm-up that empties what the workers had read ahead, and one batch."""
     batches_of = iter(module.train_dataloader())
     for batch in islice(batches_of, 2 + 2 * module.workers):
         x = batch["x"]
@@ -100,7 +104,7 @@ def load_codec(path: Path) -> codeczoo.Codec:
 
 
 def time_step(codec: codeczoo.Codec, x: Tensor, steps: int) -> float:
-    """Pictures per second of forward, backward and AdamW on one batch; squared error and the codec's own losses."""
+    """Samples per second of forward, backward and AdamW on one batch; squared error and the codec's own losses."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     codec, x = codec.train().to(device), x.to(device)
     optimizer = torch.optim.AdamW(codec.parameters(), lr=1e-4)
@@ -126,15 +130,15 @@ def synchronize() -> None:
 
 def show(result: dict[str, Any]) -> None:
     """The table, and who waits for whom."""
-    loader, step = result["loader_images_per_second"], result.get("step_images_per_second")
+    loader, step = result["loader_samples_per_second"], result.get("step_samples_per_second")
     table = Table(title=f"{result['data']}, {result['workers']} workers, batches {result['batch']}")
-    for column in ("loader only, img/s", "step only, img/s", "the model waits"):
+    for column in ("loader only, samples/s", "step only, samples/s", "the model waits"):
         table.add_column(column, justify="right")
     waits = "-" if step is None else f"{max(0.0, 1 - loader / step):.0%} of the time"
     table.add_row(f"{loader:.0f}", "-" if step is None else f"{step:.0f}", waits)
     Console().print(table)
     if result["skipped"]:
-        Console().print(f"skipped: {result['skipped']} pictures that cannot be used")
+        Console().print(f"skipped: {result['skipped']} samples that cannot be used")
 
 
 if __name__ == "__main__":
