@@ -48,18 +48,23 @@ def weights_header(path: Path) -> dict[str, Any]:
 
 def summary(spec: dict[str, Any]) -> dict[str, Any]:
     """Tokens, vocabulary and bits of a TokenSpec in its plain form."""
-    streams = []
+    per_second, streams = spec["unit"] == "second", []
     for stream in spec["streams"]:
-        grid = "x".join(str(n or "?") for n in stream["shape"])
+        grid = f"{stream['rate']:g} Hz" if per_second else "x".join(str(n or "?") for n in stream["shape"])
         streams.append(f"{grid} of {'+'.join(map(str, _repeats(stream['vocab_sizes'])))}")
     bits = sum(s["rate"] * sum(log2(v) for v in s["vocab_sizes"]) for s in spec["streams"])
     size = "any size" if spec["input_size"] is None else "x".join(map(str, spec["input_size"]))
-    return {
-        "media": f"{spec['media']}, {size}",
+    channels = {1: "mono", 2: "stereo"}.get(spec["channels"], f"{spec['channels']} channels")
+    facts = {
+        "media": f"{spec['media']}, " + (f"{spec['sample_rate']} Hz, {channels}" if per_second else size),
         "tokens": ", ".join(streams),
-        "bits": f"{bits:g} per {spec['unit']}",
+        "bits": f"{bits / 1000:.4g} kbit/s" if per_second else f"{bits:g} per {spec['unit']}",
         "prefixes": ", ".join(spec["prefixes"]) or "none",
     }
+    if spec.get("window"):
+        length, step = (n / spec["sample_rate"] for n in spec["window"])
+        facts["windows"] = f"of {length:g} s every {step:g} s, coded by themselves: no continuous stream"
+    return facts
 
 
 def _repeats(sizes: Iterable[int]) -> list[str]:

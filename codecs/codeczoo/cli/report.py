@@ -98,5 +98,5 @@ def spectrogram(x: "Tensor", rate: int) -> "Tensor":
     mono = torch.nn.functional.pad(x.float().mean(0)[:samples], (0, max(0, samples - x.shape[1])))
     power = torch.stft(mono, 2 * BINS, samples // 300 + 1, window=torch.hann_window(2 * BINS), return_complex=True)
     level = 20 * power.abs().clamp(min=1e-7).log10()[1:].flip(0)  # (BINS, W), dB
-    shade = ((level - 20 * np.log10(BINS)) / RANGE + 1).clamp(0, 1)  # white: a full-scale tone
+    shade = ((level + 20 - 20 * np.log10(BINS)) / RANGE + 1).clamp(0, 1)  # white: a tone of a tenth of full scale
     return torch.stack([(1.5 * shade).clamp(0, 1), shade**2, (0.6 - (shade - 0.35).abs() * 1.7).clamp(0, 1)])

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from codeczoo.core.errors import InputError, MissingError
-from codeczoo.io.audio import resample
+from codeczoo.io.audio import read, resample
 from codeczoo.io.audio_sources import ContainerSource
 
 
@@ -27,7 +27,7 @@ class AudioBaseline:
 
     Args:
         encoder: what FFmpeg calls it.
-        container: of its files. It records the encoder's delay, which FFmpeg's decoder then leaves out.
+        container: of its files. It records the encoder's delay, which the decoder of the same library leaves out.
         subtype: what libsndfile calls it, for where FFmpeg was built without it.
         steps: bitrates, rising.
     """
@@ -91,12 +91,9 @@ def coded(x: Tensor, rate: int, baseline: AudioBaseline, step: Step) -> Coded:
     if x.ndim != 2 or x.shape[0] not in (1, 2) or not x.shape[1]:
         raise InputError(f"{baseline.encoder} takes one or two channels (C, T), got {tuple(x.shape)}")
     given = resample(x.float().cpu(), rate, step.rate)
-    data, size = _by_ffmpeg(given, baseline, step) if _has(baseline) else _by_libsndfile(given, baseline, step)
-    source = ContainerSource(data, baseline.encoder)
-    got = torch.from_numpy(source.read(given.shape[1]).T)  # (C, T'), at the rate of `given`
-    source.close()
-    got = F.pad(got, (0, given.shape[1] - got.shape[1]))
-    back = resample(got.contiguous(), step.rate, rate)[:, : x.shape[1]]
+    got, size = _by_ffmpeg(given, baseline, step) if _has(baseline) else _by_libsndfile(given, baseline, step)
+    got = F.pad(got[:, : given.shape[1]], (0, max(0, given.shape[1] - got.shape[1])))
+    back = resample(got, step.rate, rate)[:, : x.shape[1]]
     return Coded(F.pad(back, (0, x.shape[1] - back.shape[1])).clamp(-1, 1), size, step.kbps)
 
 
@@ -108,8 +105,8 @@ def _has(baseline: AudioBaseline) -> bool:
     return baseline.encoder in av.codecs_available
 
 
-def _by_ffmpeg(x: Tensor, baseline: AudioBaseline, step: Step) -> tuple[bytes, int]:
-    """A file, and the bytes of its packets."""
+def _by_ffmpeg(x: Tensor, baseline: AudioBaseline, step: Step) -> tuple[Tensor, int]:
+    """What comes back of x (C, T), and the bytes of the packets."""
     import av
 
     file, size = BytesIO(), 0
@@ -122,7 +119,10 @@ def _by_ffmpeg(x: Tensor, baseline: AudioBaseline, step: Step) -> tuple[bytes, i
         for packet in [*stream.encode(frame), *stream.encode(None)]:
             size += packet.size
             container.mux(packet)
-    return file.getvalue(), size
+    source = ContainerSource(file.getvalue(), baseline.encoder)
+    got = torch.from_numpy(source.read(x.shape[1]).T)  # (C, T')
+    source.close()
+    return got, size
 
 
 # Of libsndfile: kbps that compression levels 1 and 0 mean at these rates, of each channel for Opus.
@@ -130,8 +130,8 @@ LEVELS = {("OPUS", 48000): (6, 256), ("MPEG_LAYER_III", 44100): (32, 320)}
 MPEG_2 = (8, 160)
 
 
-def _by_libsndfile(x: Tensor, baseline: AudioBaseline, step: Step) -> tuple[bytes, int]:
-    """A file, and its bytes."""
+def _by_libsndfile(x: Tensor, baseline: AudioBaseline, step: Step) -> tuple[Tensor, int]:
+    """What comes back of x (C, T), and the bytes of the whole file."""
     import soundfile
 
     low, high = LEVELS.get((baseline.subtype, step.rate), MPEG_2)
@@ -142,4 +142,4 @@ def _by_libsndfile(x: Tensor, baseline: AudioBaseline, step: Step) -> tuple[byte
     with soundfile.SoundFile(file, "w", step.rate, len(x), baseline.subtype, format=container, **about) as sound:
         for part in x.T.split(2**16):  # larger ones overflow the stack of its encoders
             sound.write(part.numpy())
-    return file.getvalue(), len(file.getvalue())
+    return read(file.getvalue())[0], len(file.getvalue())

@@ -58,7 +58,7 @@ class Recordings(Media):
             if duration is None or duration > self.short:
                 return Sample(found, sha256=sha256)
             x, rate = audio.read(found.path)
-            own = audio.resample(x, rate, self.codec.sample_rate)
+            own = at_rate(x, rate, self.codec.sample_rate)
             fit = AudioFit(rate, x.shape[0], x.shape[1])
             return Sample(found, None, fit, split_channels(own, self.codec.spec.channels), sha256)
 
@@ -78,7 +78,7 @@ class Recordings(Media):
         """See Media: the mean of all channels for mono codecs, the first two for stereo ones, at the codec's rate."""
 
         def load(found: Found) -> Sample:
-            x, _ = audio.read(found.path, self.codec.sample_rate)
+            x = at_rate(*audio.read(found.path), self.codec.sample_rate)
             mono = self.codec.spec.channels == 1
             mixed = x.mean(0, keepdim=True) if mono else split_channels(x, self.codec.spec.channels)[0]
             return Sample(found, x=mixed[None])
@@ -161,3 +161,9 @@ class Recordings(Media):
             return super().load_tokens(found, prefix)
         tokens, fit = reader(found.path, self.codec)
         return Sample(found, prefix.of(tokens), fit)
+
+
+def at_rate(x: Tensor, rate: int, new: int) -> Tensor:
+    """A recording (C, T) at another rate, of at least one sample."""
+    own = audio.resample(x, rate, new)
+    return own if own.shape[1] else x.new_zeros(x.shape[0], 1)

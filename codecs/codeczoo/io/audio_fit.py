@@ -59,8 +59,9 @@ def split_channels(x: Tensor, channels: int) -> Tensor:
     Channels go to the signals in order, so a mono codec gets each by itself; where some are missing in the last signal,
     the last channel is repeated, so a stereo codec gets mono twice.
     """
-    wanted = -(-x.shape[0] // channels) * channels
-    return torch.cat([x, x[-1:].expand(wanted - x.shape[0], -1)]).view(-1, channels, x.shape[1])
+    signals = -(-x.shape[0] // channels)
+    repeated = x[-1:].expand(signals * channels - x.shape[0], -1)
+    return torch.cat([x, repeated]).view(signals, channels, x.shape[1])
 
 
 def join_channels(x: Tensor, channels: int) -> Tensor:
