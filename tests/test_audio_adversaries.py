@@ -283,6 +283,24 @@ def test_spectral_shapes_and_clips_that_do_not_fit() -> None:
         STFTDiscriminator(128, 4)(torch.randn(2, 1, 100))
 
 
+def test_complex_spectra_go_in_as_torchaudios_real_and_imaginary_parts() -> None:
+    torchaudio = pytest.importorskip("torchaudio", reason="torchaudio is not installed")
+    x = torch.randn(2, 2, 1024)
+
+    def planes(x: Tensor, **arguments: Any) -> Tensor:
+        transform = torchaudio.transforms.Spectrogram(256, hop_length=64, center=False, power=None, **arguments)
+        spectrum = transform(x)
+        return torch.cat([spectrum.real, spectrum.imag], 1).transpose(2, 3)  # (B, 2 C, frames, F)
+
+    stft = STFTDiscriminator(256, 4, slope=0.3, channels=2)
+    wanted = nn.functional.leaky_relu(stft.layers[0](planes(x, normalized=True)), 0.3)
+    torch.testing.assert_close(stft(x)[1][0], wanted, rtol=1e-4, atol=1e-5)
+    band = BandDiscriminator(256, 4, channels=2)
+    padded = nn.functional.pad(x, (96, 96), mode="reflect")
+    wanted = nn.functional.leaky_relu(band.bands[1][0](planes(padded)[..., 12:32]), 0.1)  # type: ignore[index]
+    torch.testing.assert_close(band(x)[1][5], wanted, rtol=1e-4, atol=1e-4)
+
+
 # --- the published networks ------------------------------------------------------------------------------------------
 
 

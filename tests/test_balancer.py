@@ -158,6 +158,15 @@ def test_only_losses_of_x_hat_are_balanced(monkeypatch: pytest.MonkeyPatch) -> N
     assert (task.balancer.counts > 2).all() and task.balancer.sums.all()
 
 
+def test_an_adversary_by_chance_rests_with_its_optimizer_and_schedule() -> None:
+    sometimes = Contest(Matching(), sgd, schedule.constant, FixedWeight(1.0), 0, {"feature_matching": 1.0}, 0.5)
+    fit(task := balanced_task(adversaries={"a": sometimes}, accumulate=2), 12)
+    updates = sum(sometimes.learns(task.seed, step) for step in range(12))
+    assert 0 < updates < 12
+    assert sometimes.adversary.calls == 2 * updates  # type: ignore[attr-defined]
+    assert [s.last_epoch for s in task.lr_schedulers()] == [12, updates]
+
+
 def test_weights_are_shares_whatever_the_size_of_a_loss() -> None:
     class Loud(L2):
         def compare(self, x: Tensor, x_hat: Tensor) -> Tensor:
