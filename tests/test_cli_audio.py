@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from audio_cases import encodec, rvq, windowed
+from audio_cases import build, encodec, rvq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cli import one_line, run
@@ -47,15 +47,12 @@ def sound(rate: int, channels: int, frames: int, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     t = torch.arange(frames) / rate
     tones = [0.4 * torch.sin(2 * torch.pi * (200 + 150 * c) * t * (1 + t)) for c in range(channels)]
-    return torch.stack(tones) + 0.02 * torch.randn(channels, frames, generator=generator)
+    return torch.stack(tones) + 0.5 * torch.rand(channels, frames, generator=generator) - 0.25
 
 
 def save_codec(path: Path, tree: dict[str, Any]) -> Path:
     torch.manual_seed(0)
-    codec = codeczoo.build(tree)
-    for book in codec.quantizer.parameters() if hasattr(codec, "quantizer") else ():
-        book.data.mul_(3)
-    zoo.save(path, codec)
+    zoo.save(path, codeczoo.build(tree))
     return path
 
 
@@ -65,9 +62,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     for i, (name, (rate, channels, frames)) in enumerate(FILES.items()):
         (root / "sounds" / name).parent.mkdir(parents=True, exist_ok=True)
         audio.write(root / "sounds" / name, sound(rate, channels, frames, i), rate)
-    codecs = {"codec": encodec(causal=True), "stereo": windowed(2), "whole": encodec(norm="time_group_norm")}
-    paths = [save_codec(root / f"{name}.safetensors", tree) for name, tree in codecs.items()]
-    return Place(root, root / "sounds", *paths)
+    codecs = {"codec": "encodec causal reflect", "stereo": "windowed stereo", "whole": "encodec group norm"}
+    for name, kind in codecs.items():
+        zoo.save(root / f"{name}.safetensors", build(kind))
+    return Place(root, root / "sounds", *(root / f"{name}.safetensors" for name in codecs))
 
 
 @pytest.mark.parametrize("which", ["codec", "stereo", "whole"])
@@ -94,7 +92,7 @@ def test_files_hold_the_codec_s_own_tokens(place: Place, tmp_path: Path) -> None
         expected = codec.encode(own[:, None])
         x_hat = torch.cat(list(restored([codec.decode(found)], 2400, AudioFit(rate, 2, x.shape[1]))), 1)
     assert torch.equal(found.codes, expected.codes) and found.size.tolist() == expected.size.tolist()
-    assert len(found.codes.unique()) > 10  # or nothing was tested
+    assert len(found.codes.unique()) > 4  # or nothing was tested
     assert run("decode", tmp_path / "deep" / "stereo.cz", "-o", tmp_path / "wav") == 0
     written = audio.read(tmp_path / "wav" / "stereo.wav")[0]
     assert torch.allclose(written, x_hat.clamp(-1, 1), atol=2e-4)
@@ -107,7 +105,7 @@ def test_neither_batches_nor_pieces_change_a_file(
     arguments = ("encode", place.sounds, "--codec", getattr(place, which))
     assert run(*arguments, "-o", tmp_path / "a") == 0
     assert run(*arguments, "-o", tmp_path / "b", "--batch", 1) == 0
-    monkeypatch.setattr(recordings, "SHORT", 0.0)
+    monkeypatch.setattr(recordings, "SHORT", 0.01)
     monkeypatch.setattr(recordings, "PIECE", 0.07)
     assert run(*arguments, "-o", tmp_path / "c") == 0
     for path in (tmp_path / "a").rglob("*.cz"):
@@ -123,7 +121,8 @@ def test_codecs_that_see_everything_take_long_recordings_in_windows(
     assert run(*arguments) == 1
     assert "give --window" in capsys.readouterr().err
     assert run(*arguments, "--window", 0.4) == 0
-    monkeypatch.setattr(recordings, "SHORT", 15.0)
+    assert run("decode", tmp_path / "cz", "-o", tmp_path / "no") == 1
+    assert "give --window" in capsys.readouterr().err and not list((tmp_path / "no").iterdir())
     assert run("decode", tmp_path / "cz", "-o", tmp_path / "wav", "--window", 0.4) == 0
     assert audio.info(tmp_path / "wav" / "mono.wav").frames == 2400
     assert run("encode", place.sounds, "-o", tmp_path / "x", "--codec", place.codec, "--window", 1) == 2

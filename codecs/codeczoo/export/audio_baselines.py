@@ -125,16 +125,23 @@ def _by_ffmpeg(x: Tensor, baseline: AudioBaseline, step: Step) -> tuple[Tensor, 
     return got, size
 
 
-# Of libsndfile: kbps that compression levels 1 and 0 mean at these rates, of each channel for Opus.
-LEVELS = {("OPUS", 48000): (6, 256), ("MPEG_LAYER_III", 44100): (32, 320)}
-MPEG_2 = (8, 160)
+class Levels(NamedTuple):
+    """Of libsndfile: kbps that compression levels 1 and 0 mean, of each channel for Opus; frames that come too late."""
+
+    low: int
+    high: int
+    delay: int
+
+
+LEVELS = {("OPUS", 48000): Levels(6, 256, 0), ("MPEG_LAYER_III", 44100): Levels(32, 320, 0)}
+MPEG_2 = Levels(8, 160, 1105)
 
 
 def _by_libsndfile(x: Tensor, baseline: AudioBaseline, step: Step) -> tuple[Tensor, int]:
     """What comes back of x (C, T), and the bytes of the whole file."""
     import soundfile
 
-    low, high = LEVELS.get((baseline.subtype, step.rate), MPEG_2)
+    low, high, delay = LEVELS.get((baseline.subtype, step.rate), MPEG_2)
     each, mode = (step.kbps / len(x), None) if baseline.subtype == "OPUS" else (step.kbps, "CONSTANT")
     level = min(0.99, max(0.0, (high - each) / (high - low)))
     file, about = BytesIO(), {"compression_level": level, "bitrate_mode": mode}
@@ -142,4 +149,4 @@ def _by_libsndfile(x: Tensor, baseline: AudioBaseline, step: Step) -> tuple[Tens
     with soundfile.SoundFile(file, "w", step.rate, len(x), baseline.subtype, format=container, **about) as sound:
         for part in x.T.split(2**16):  # larger ones overflow the stack of its encoders
             sound.write(part.numpy())
-    return read(file.getvalue())[0], len(file.getvalue())
+    return read(file.getvalue())[0][:, delay:], len(file.getvalue())

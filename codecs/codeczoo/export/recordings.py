@@ -41,7 +41,9 @@ class Recordings(Media):
         if not isinstance(runner.codec, WaveformCodec):
             raise InputError(f"{type(runner.codec).__name__} is no codec of waveforms")
         self.codec = runner.codec
-        if isinstance(self.codec, WindowedCodec) or (runs(self.codec.encoder) and runs(self.codec.decoder)):
+        halves = (self.codec.encoder, self.codec.decoder)
+        self.encodes, self.decodes = (isinstance(self.codec, WindowedCodec) or runs(half) for half in halves)
+        if self.encodes and self.decodes:
             refuse("window", options.window, "this codec takes recordings of any length without")
         self.windows = None if options.window is None else Windows(options.window)
         self.short = min(SHORT, options.window or SHORT)
@@ -116,6 +118,7 @@ class Recordings(Media):
             return self.codec.encode(x, n_codebooks=prefix.codebooks, lengths=lengths).to("cpu")
 
     def _encode_long(self, found: Found, prefix: Prefix) -> Sample:
+        self._check_long(self.encodes)
         about = audio.info(found.path)
         frames = 0
 
@@ -134,6 +137,12 @@ class Recordings(Media):
     def _signals(self, x: Tensor) -> Tensor:
         return split_channels(x, self.codec.spec.channels).to(self.runner.device)
 
+    def _check_long(self, piece_by_piece: bool) -> None:
+        """Raises InputError where a half of the codec needs windows and has none."""
+        if not piece_by_piece and self.windows is None:
+            name = type(self.codec).__name__
+            raise InputError(f"{name} sees all of a recording at once; give --window SECONDS for more than {SHORT:g} s")
+
     # --- back to recordings ------------------------------------------------------------------------------------------
 
     def _decode(self, files: Iterable[Found], prefix: Prefix, place: Callable[[Found], Path]) -> Iterator[Sample]:
@@ -150,9 +159,15 @@ class Recordings(Media):
         rate = fit.rate if fit else self.codec.sample_rate
         channels = fit.channels if fit else tokens.batch * self.codec.spec.channels
         with torch.inference_mode(), self.runner.autocast(), audio.Writer(path, rate, channels) as file:
-            pieces = decode_pieces(self.codec, tokens.to(self.runner.device), self.windows)
-            for block in restored(pieces, self.codec.sample_rate, fit):
+            for block in restored(self._pieces(tokens.to(self.runner.device)), self.codec.sample_rate, fit):
                 file.append(block)
+
+    def _pieces(self, tokens: Tokens) -> Iterable[Tensor]:
+        """What the tokens decode to, (B, C, t) each: short recordings at once."""
+        if int(tokens.size.max()) <= self.short * self.codec.sample_rate:
+            return [self.codec.decode(tokens)]
+        self._check_long(self.decodes)
+        return decode_pieces(self.codec, tokens, self.windows)
 
     def load_tokens(self, found: Found, prefix: Prefix) -> Sample:
         """See Media; files of EnCodec and DAC too."""
