@@ -70,7 +70,7 @@ class ContainerSource:
             self._held = self._samples(frame)
 
     def seek(self, start: int) -> None:
-        """See audio_sources.Source. Where time stamps are coarser than a frame (Matroska) the file is decoded from its begin."""
+        """See audio_sources.Source. Decodes from the begin where time stamps are coarser than a frame (Matroska)."""
         if self._first_pts is not None and 0 < self._tick * self.rate <= 1:
             pts = self._first_pts + int(Fraction(max(0, start - int(PREROLL * self.rate)), self.rate) / self._tick)
             with self._clear(f"cannot seek in {self.where}"):
