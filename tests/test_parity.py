@@ -23,8 +23,9 @@ PARITY = Path(os.environ.get("CODECZOO_PARITY", SHARED / "parity"))
 
 
 def system_of(folder: Path) -> str | None:
-    """The supported system with the longest name that the folder's name begins with."""
-    known = [name for name in zoo.systems() if folder.name == name or folder.name.startswith(name + "_")]
+    """The supported image system with the longest name that the folder's name begins with."""
+    images = [name for name, module in zoo.systems().items() if ".image." in module]
+    known = [name for name in images if folder.name == name or folder.name.startswith(name + "_")]
     return max(known, key=len, default=None)
 
 
