@@ -189,7 +189,7 @@ def test_bad_files_are_reported_and_the_rest_goes_on(
 
 
 def test_kbps_keeps_the_codebooks_that_fit(place: Place, tmp_path: Path) -> None:
-    for kbps, kept in ((0.46, 1), (1.0, 2), (0.91, 2), (99, 3)):  # 100 Hz of log2(24) bits each: 0.4585 kbit/s
+    for kbps, kept in ((0.46, 1), (1.0, 2), (0.91, 2), (0.85, 1), (99, 3)):  # 100 Hz of log2(24) bits each: 0.4585 kbit/s
         out = tmp_path / str(kbps)
         assert run("encode", place.sounds / "mono.wav", "-o", out, "--codec", place.codec, "--kbps", kbps) == 0
         assert tokens.read_header(out / "mono.cz").shapes == ((kept, 100),)
@@ -298,6 +298,8 @@ def test_channels_split_and_join(channels: int, own: int, frames: int) -> None:
     signals = split_channels(x, own)
     assert signals.shape[1:] == (own, frames) and torch.equal(signals.flatten(0, 1)[:channels], x)
     assert torch.allclose(join_channels(signals, channels), x)
+    other = signals + torch.randn_like(signals)
+    assert torch.allclose(join_channels(other, channels)[-1], other.flatten(0, 1)[channels - 1 :].mean(0))
     for wrong in (len(signals) * own + 1, channels - own):
         if wrong < 1 or -(-wrong // own) != len(signals):
             with pytest.raises(InputError):

@@ -129,6 +129,7 @@ def pattern_sequence(layout: list[list[tuple[int, int]]], codes: np.ndarray, spe
         (Delay(SPEC), lambda n: delay_layout(n, [0, 1, 2, 3])),
         (Delay(SPEC, delays=MOSHI), lambda n: delay_layout(n, MOSHI)),
         (Delay(SPEC, delays=[0, 0, 5, 5]), lambda n: delay_layout(n, [0, 0, 5, 5])),
+        (Delay(SPEC, delays=[3, 0, 1, 0]), lambda n: delay_layout(n, [3, 0, 1, 0])),
         (CoarseFirst(SPEC), lambda n: coarse_first_layout(n, [0, 0, 0])),
         (CoarseFirst(SPEC, delays=[0, 1, 2]), lambda n: coarse_first_layout(n, [0, 1, 2])),
     ],
