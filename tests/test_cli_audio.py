@@ -189,7 +189,7 @@ def test_bad_files_are_reported_and_the_rest_goes_on(
 
 
 def test_kbps_keeps_the_codebooks_that_fit(place: Place, tmp_path: Path) -> None:
-    for kbps, kept in ((0.46, 1), (1.0, 2), (0.91, 2), (0.85, 1), (99, 3)):  # 100 Hz of log2(24) bits each: 0.4585 kbit/s
+    for kbps, kept in ((0.46, 1), (1.0, 2), (0.91, 2), (0.85, 1), (99, 3)):  # 0.4585 kbit/s each
         out = tmp_path / str(kbps)
         assert run("encode", place.sounds / "mono.wav", "-o", out, "--codec", place.codec, "--kbps", kbps) == 0
         assert tokens.read_header(out / "mono.cz").shapes == ((kept, 100),)
