@@ -44,6 +44,11 @@ def whole_numbers(values: Sequence[int], device: torch.device) -> Tensor:
     return torch.cat([torch.full((1,), value, dtype=torch.int64, device=device) for value in values])
 
 
+def exporting() -> bool:
+    """Whether torch.export is at work. What torch.compiler.is_exporting says is True in torch.compile too (2.11)."""
+    return bool(torch.compiler._is_exporting_flag)
+
+
 def check_mask(z: Tensor, valid: Tensor | None) -> None:
     """Raises InputError unless valid says of each position of z (B, D, *S) whether it counts; None: all do."""
     wanted = z.shape[:1] + z.shape[2:]
@@ -58,7 +63,7 @@ def _swapped(x: Tensor) -> Tensor:
     some graphs that divide transposed rows by their length (cosine codebooks, BSQ), in pure torch too. Not so in a
     program of torch.export, which has to run without codeczoo.
     """
-    if x.device.type == "cpu" and torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+    if x.device.type == "cpu" and torch.compiler.is_compiling() and not exporting():
         return _swapped_copy(x)
     return x.transpose(1, 2)
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from codeczoo.nn.linear import affine
+from codeczoo.quantizers.layout import exporting
 
 CHUNK = {"cpu": 1 << 20}  # scores held at once: 4 MB, which a core's cache nearly holds; 2 to 2.5 times as fast as all
 LARGE = 1 << 26  # elsewhere
@@ -42,7 +43,7 @@ def highest(
 
         return lookup_triton.highest(z, table, table.new_zeros(len(table)) if bias is None else bias)
     found = []
-    whole = torch.compiler.is_exporting()  # the number of pieces would be fixed with the program
+    whole = exporting()  # the number of pieces would be fixed with the program
     for part in [z] if whole else z.split(chunk_rows(len(table), z.device)):
         scores = affine(part, table, bias)
         # max, not argmax: the same first index, in less time on a CPU
@@ -52,7 +53,7 @@ def highest(
 
 def fuses(z: Tensor) -> bool:
     """Whether one kernel looks up and compares: with Triton, on a GPU, but not in a program made by torch.export."""
-    return TRITON and z.is_cuda and z.dtype == torch.float32 and not torch.compiler.is_exporting()
+    return TRITON and z.is_cuda and z.dtype == torch.float32 and not exporting()
 
 
 @torch.no_grad()
