@@ -2,7 +2,8 @@
 
 Source: the padding of EnCodec's SConv1d (github.com/facebookresearch/encodec), the weight norm of arXiv 1602.07868.
 Differs: batches may be padded, and each signal is then padded at its own end; streams give exactly what whole signals
-give, with "reflect" padding too, whose first outputs wait for the samples that they mirror.
+give, with "reflect" padding too, whose first outputs wait for the samples that they mirror. Biases start at 0: torch's
+start drowned quiet signals, so that small codecs took thousands of steps to let any of them through.
 """
 
 from dataclasses import dataclass
@@ -63,8 +64,7 @@ class Conv1d(Layer):
         self.padding = padding or Padding()
         self.reach = (kernel - 1) * dilation + 1  # steps from the first to the last tap
         self.make_weight(nn.init.kaiming_uniform_(torch.empty(outputs, inputs // groups, kernel), a=5**0.5))
-        limit = (inputs // groups * kernel) ** -0.5
-        self.bias = nn.Parameter(torch.empty(outputs).uniform_(-limit, limit)) if bias else None
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
 
     def make_weight(self, start: Tensor) -> None:
         """Sets up the parameters of the weight (C', C / groups, kernel)."""
@@ -196,8 +196,7 @@ class ConvTranspose1d(Layer):
         self.outputs, self.kernel, self.stride, self.groups = outputs, kernel, stride, groups
         self.left, self.right = left, right
         self.make_weight(nn.init.kaiming_uniform_(torch.empty(inputs, outputs // groups, kernel), a=5**0.5))
-        limit = (outputs // groups * kernel) ** -0.5
-        self.bias = nn.Parameter(torch.empty(outputs).uniform_(-limit, limit)) if bias else None
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
 
     def make_weight(self, start: Tensor) -> None:
         """Sets up the parameters of the weight (C, C' / groups, kernel)."""
