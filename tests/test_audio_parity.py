@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from conftest import SHARED
 from safetensors.torch import load_file, save_file
 
@@ -190,6 +191,20 @@ def test_old_and_new_names_of_normed_weights(tmp_path: Path) -> None:
     save_file(new, tmp_path / "new.safetensors")
     with pytest.raises(WeightsError, match="lack"):
         codeczoo.from_original("encodec", tmp_path / "new.safetensors", folder / "config.json")
+
+
+@absent
+def test_configurations_are_json_or_yaml(tmp_path: Path) -> None:
+    folder = PARITY / "dac"
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    x = load_file(folder / "io.safetensors")["input"]
+    codec = codeczoo.from_original("dac", folder / "weights.safetensors", tmp_path / "config.yaml")
+    assert torch.equal(codec.encode(x).codes, load(folder).encode(x).codes)
+    for text in ("a: [", "- 1\n- 2"):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(ConfigError, match="neither JSON nor YAML"):
+            codeczoo.from_original("dac", folder / "weights.safetensors", tmp_path / "config.yaml")
 
 
 def test_loudness_without_windows_is_refused() -> None:

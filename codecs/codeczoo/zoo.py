@@ -1,6 +1,5 @@
 """Codecs by name: load, save, from_original. Stands between floors 3 and 4."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -9,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 import codeczoo
@@ -134,7 +134,7 @@ def from_original(
     Args:
         system: name of the codec's module, e.g. "titok"; see `codeczoo list`.
         weights: the authors' weights file (.safetensors, or a pickle that is read as weights only).
-        config: the authors' configuration: a JSON file, or its content.
+        config: the authors' configuration: a JSON or YAML file, or its content.
         text_tower: folder of a CLIP text tower, for TA-TiTok.
 
     Raises:
@@ -163,11 +163,11 @@ def read_config(config: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(config, Mapping):
         return config
     try:
-        return dict(json.loads(Path(config).read_text()))
+        return dict(yaml.safe_load(Path(config).read_text()))  # JSON is YAML
     except FileNotFoundError:
         raise InputError(f"{config}: no such file") from None
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{config}: not a JSON object ({error})") from None
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{config}: neither JSON nor YAML ({' '.join(str(error).split())})") from None
 
 
 def original_skeleton(module: ModuleType, config: Mapping[str, Any]) -> Codec:
