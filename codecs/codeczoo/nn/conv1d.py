@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from codeczoo.nn import fast1d
 from codeczoo.nn.stream import Layer, Length, before, hide
 
 PadMode = Literal["constant", "reflect", "replicate"]
@@ -65,6 +66,7 @@ class Conv1d(Layer):
         self.reach = (kernel - 1) * dilation + 1  # steps from the first to the last tap
         self.make_weight(nn.init.kaiming_uniform_(torch.empty(outputs, inputs // groups, kernel), a=5**0.5))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        self._packed = fast1d.Packed()
 
     def make_weight(self, start: Tensor) -> None:
         """Sets up the parameters of the weight (C', C / groups, kernel)."""
@@ -105,6 +107,8 @@ class Conv1d(Layer):
 
     def convolve(self, x: Tensor) -> Tensor:
         """x (B, C, T) to (B, C', T'), without padding."""
+        if self.groups == 1 and fast1d.applies(x):
+            return self._packed.conv1d(x, self.taps(), self.bias, self.stride, self.dilation)
         return F.conv1d(x, self.taps(), self.bias, self.stride, 0, self.dilation, self.groups)
 
     def _pad_each(self, x: Tensor, lengths: Tensor) -> Tensor:
@@ -134,7 +138,7 @@ class Conv1d(Layer):
 
     def step(self, x: Tensor, state: "Window", last: bool = False) -> Tensor:
         """See Layer."""
-        held = x if state.held is None else torch.cat([state.held, x], 2)
+        held = x if state.held is None else fast1d.join([state.held, x])
         state.steps += x.shape[2]
         if not state.started:
             if last and state.steps:
@@ -197,6 +201,7 @@ class ConvTranspose1d(Layer):
         self.left, self.right = left, right
         self.make_weight(nn.init.kaiming_uniform_(torch.empty(inputs, outputs // groups, kernel), a=5**0.5))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        self._packed = fast1d.Packed()
 
     def make_weight(self, start: Tensor) -> None:
         """Sets up the parameters of the weight (C, C' / groups, kernel)."""
@@ -221,6 +226,11 @@ class ConvTranspose1d(Layer):
 
     def spread(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         """x (B, C, T) to (B, C', (T - 1) * stride + kernel), not cut yet."""
+        return self._convolve(x)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        if self.groups == 1 and fast1d.applies(x):
+            return self._packed.conv_transpose1d(x, self.taps(), self.bias, self.stride)
         return F.conv_transpose1d(x, self.taps(), self.bias, self.stride, 0, 0, self.groups)
 
     def begin(self) -> "Overlap":
@@ -231,19 +241,18 @@ class ConvTranspose1d(Layer):
         """See Layer."""
         done = x.shape[2] * self.stride
         if done:
-            y = F.conv_transpose1d(x, self.taps(), None, self.stride, 0, 0, self.groups)
+            y = self._convolve(x)
             if state.tail is not None:
                 y[:, :, : state.tail.shape[2]] += state.tail
-            state.tail = y[:, :, done:]
+            state.tail = y[:, :, done:] if self.bias is None else y[:, :, done:] - self.bias[:, None]
         elif state.tail is None:
             return x.new_zeros(x.shape[0], self.outputs, 0)
         else:
-            y = state.tail
+            y = state.tail if self.bias is None else state.tail + self.bias[:, None]
         y = y[:, :, : y.shape[2] - self.right] if last else y[:, :, :done]
         cut = min(state.cut, y.shape[2])
         state.cut -= cut
-        y = y[:, :, cut:]
-        return y if self.bias is None else y + self.bias[:, None]
+        return y[:, :, cut:]
 
 
 @dataclass
@@ -272,7 +281,7 @@ class _WeightNorm(nn.Module):
         """The weight that is convolved with."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return torch._weight_norm(self.weight_v, self.weight_g, 0)
-        state = [(p.data_ptr(), p._version, p.dtype, p.device) for p in (self.weight_g, self.weight_v)]
+        state = [fast1d.stamp(p) for p in (self.weight_g, self.weight_v)]
         if self._kept is None or self._kept[0] != state:
             self._kept = state, torch._weight_norm(self.weight_v, self.weight_g, 0)
         return self._kept[1]
@@ -352,6 +361,15 @@ def pad(x: Tensor, left: int, right: int, mode: PadMode) -> Tensor:
     if not left and not right:
         return x
     short = max(left, right) + 1 - x.shape[2]
+    if fast1d.is_rows(x) and (mode == "constant" or short <= 0):
+        return fast1d.join([_edge(x, left, mode), x, _edge(x[:, :, -right - 1 :].flip(2), right, mode).flip(2)])
     if mode != "reflect" or short <= 0:
         return F.pad(x, (left, right), mode)
     return F.pad(F.pad(x, (0, short)), (left, right), mode)[:, :, :-short]
+
+
+def _edge(x: Tensor, n: int, mode: PadMode) -> Tensor:
+    """The n steps that come before x (B, C, T)."""
+    if mode == "reflect":
+        return x[:, :, 1 : n + 1].flip(2)
+    return x[:, :, :1].expand(-1, -1, n) if mode == "replicate" else x.new_zeros(*x.shape[:2], n)

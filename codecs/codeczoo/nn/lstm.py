@@ -4,7 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from codeczoo.nn import fast1d
 from codeczoo.nn.stream import Layer
+
+SHORT = 16  # steps of a piece that take single cells less time
 
 
 class LSTM(Layer):
@@ -33,8 +36,23 @@ class LSTM(Layer):
         """See Layer."""
         if not x.shape[2]:
             return x
-        y, state[0] = self.lstm(x.permute(2, 0, 1), state[0])  # (T, B, C)
+        steps = x.permute(2, 0, 1)  # (T, B, C)
+        short = len(steps) <= SHORT and fast1d.applies(x)
+        y, state[0] = self._cells(steps, state[0]) if short else self.lstm(steps, state[0])
         return y.permute(1, 2, 0) + x
+
+    def _cells(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """As the LSTM, for few steps: oneDNN would pack all of its weights first."""
+        zeros = x.new_zeros(self.lstm.num_layers, *x.shape[1:])
+        ends = []
+        for weights, hidden, cell in zip(self.lstm.all_weights, *(state or (zeros, zeros)), strict=True):
+            outputs = []
+            for step in x:
+                hidden, cell = torch.lstm_cell(step, (hidden, cell), *weights)
+                outputs.append(hidden)
+            x = torch.stack(outputs)
+            ends.append((hidden, cell))
+        return x, (torch.stack([end[0] for end in ends]), torch.stack([end[1] for end in ends]))
 
 
 class BiLSTM(Layer):

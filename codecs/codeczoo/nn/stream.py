@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from codeczoo.core.errors import InputError
+from codeczoo.nn import fast1d
 
 Length = TypeVar("Length", int, Tensor)
 
@@ -207,7 +208,7 @@ class Waiting:
 
     def add(self, x: Tensor) -> Tensor:
         """Appends x (B, C, t); returns all that waits."""
-        self.held = x if not self.steps else torch.cat([self._all(), x], 2)
+        self.held = x if not self.steps else fast1d.join([self._all(), x])
         return self.held
 
     def take(self, n: int) -> Tensor:

@@ -1,0 +1,85 @@
+"""Convolutions over time through oneDNN where no gradient is wanted on a CPU (tools/bench_audio.py).
+
+There torch changes the layout of signals and weights at every call. Here weights are packed once, and signals are
+"rows": (B, C, T) whose channels lie next to each other in memory, which activations and sums keep as they are.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def applies(x: Tensor) -> bool:
+    """Whether this is inference on a CPU in float32 or bfloat16."""
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16) or not x.numel():
+        return False
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    return bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled)
+
+
+class Packed:
+    """The weight of a convolution as oneDNN wants it, packed anew where it has changed. Copies of it are empty."""
+
+    def __init__(self) -> None:
+        self._weight: Tensor | None = None
+        self._stamp: tuple[object, ...] = ()
+        self._packed: Tensor | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Packed, ()
+
+    def conv1d(self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, dilation: int = 1) -> Tensor:
+        """As torch's, x (B, C, T) to rows (B, C', T'), in autocast's precision; weight (C', C, kernel)."""
+        return self._convolve(x, weight, 0, bias, 0, stride, dilation)
+
+    def conv_transpose1d(self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+        """As torch's, x (B, C, T) to rows (B, C', (T - 1) * stride + kernel); weight (C, C', kernel).
+
+        A convolution whose outputs are `stride` steps each, next to each other.
+        """
+        repeated = None if bias is None else bias.repeat(stride)
+        y = self._convolve(x, weight, stride, repeated, -(-weight.shape[2] // stride) - 1)
+        y = y.transpose(1, 2).reshape(len(x), -1, weight.shape[1])  # (B, T' * stride, C')
+        return y.transpose(1, 2)[:, :, : (x.shape[2] - 1) * stride + weight.shape[2]]
+
+    def _convolve(
+        self, x: Tensor, weight: Tensor, spread: int, bias: Tensor | None, pad: int, stride: int = 1, dilation: int = 1
+    ) -> Tensor:
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        rows = x.to(dtype).transpose(1, 2).contiguous()  # (B, T, C)
+        image = rows[:, None].permute(0, 3, 1, 2)  # (B, C, 1, T)
+        where = [0, pad], [1, stride], [1, dilation], 1
+        now = (*stamp(weight), dtype)
+        if self._weight is not weight or self._stamp != now:
+            taps = (spread_taps(weight, spread) if spread else weight).to(dtype)[:, :, None]
+            self._packed = torch.ops.mkldnn._reorder_convolution_weight(taps, *where, list(image.shape))
+            self._weight, self._stamp = weight, now
+        bias = None if bias is None else bias.to(dtype)
+        return torch.ops.mkldnn._convolution_pointwise(image, self._packed, bias, *where, "none", [], "").squeeze(2)
+
+
+def stamp(weight: Tensor) -> tuple[object, ...]:
+    """Another one once a tensor has changed."""
+    return weight.data_ptr(), None if weight.is_inference() else weight._version, weight.dtype, weight.device
+
+
+def spread_taps(weight: Tensor, stride: int) -> Tensor:
+    """Weight (C, C', kernel) of a transposed convolution to that of the convolution, (stride * C', C, steps)."""
+    taps = F.pad(weight, (0, -weight.shape[2] % stride)).unflatten(2, (-1, stride))  # (C, C', steps, stride)
+    return taps.flip(2).permute(3, 1, 0, 2).flatten(0, 1).contiguous()
+
+
+def is_rows(x: Tensor) -> bool:
+    """Whether the channels of x (B, C, T) lie next to each other."""
+    return x.stride(1) == 1 and x.shape[1] > 1
+
+
+def join(parts: Sequence[Tensor]) -> Tensor:
+    """Signals (B, C, t) one after the other; rows stay rows."""
+    if not is_rows(parts[-1]):
+        return torch.cat(list(parts), 2)
+    return torch.cat([part.transpose(1, 2) for part in parts], 1).transpose(1, 2)

@@ -1,0 +1,145 @@
+"""The fast paths of layers over time give what the plain ones give, and leave training alone."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from audio_cases import ALL, build, signal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codeczoo.nn.conv1d import Conv1d, ConvTranspose1d, Padding, WeightNormConv1d, WeightNormConvTranspose1d, pad
+from codeczoo.nn.lstm import LSTM, SHORT
+from codeczoo.nn.snake import Snake
+from codeczoo.nn.stream import Layer
+
+FAST = torch.backends.mkldnn.is_available()
+pytestmark = pytest.mark.skipif(not FAST, reason="torch without oneDNN has no fast paths")
+
+
+def check(layer: Layer, x: torch.Tensor) -> None:
+    """Without gradient as with it, from either layout."""
+    plain = layer(x).detach()
+    with torch.no_grad():
+        for given_x in (x, rows(x)):
+            fast = layer(given_x)
+            assert fast.shape == plain.shape
+            torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-5)
+
+
+def rows(x: torch.Tensor) -> torch.Tensor:
+    return x.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([Conv1d, WeightNormConv1d]), st.integers(1, 5), st.integers(1, 7), st.integers(1, 8),
+    st.integers(1, 5), st.integers(1, 3), st.booleans(), st.integers(1, 3), st.integers(1, 41),
+)  # fmt: skip
+def test_convolutions(
+    kind: type[Conv1d], inputs: int, outputs: int, kernel: int, stride: int, dilation: int, bias: bool, batch: int,
+    samples: int,
+) -> None:  # fmt: skip
+    padding = Padding((kernel - 1) * dilation, 1, whole=True)
+    check(kind(inputs, outputs, kernel, stride, dilation, padding=padding, bias=bias), signal(inputs, samples, batch))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([ConvTranspose1d, WeightNormConvTranspose1d]), st.integers(1, 5), st.integers(1, 7),
+    st.integers(1, 5), st.integers(0, 7), st.booleans(), st.integers(1, 3), st.integers(1, 21),
+)  # fmt: skip
+def test_transposed_convolutions(
+    kind: type[ConvTranspose1d], inputs: int, outputs: int, stride: int, more: int, bias: bool, batch: int, samples: int
+) -> None:
+    check(kind(inputs, outputs, stride + more, stride, bias=bias), signal(inputs, samples, batch))
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_groups(groups: int) -> None:
+    check(Conv1d(4, 8, 3, groups=groups), signal(4, 9, 2))
+    check(ConvTranspose1d(4, 8, 4, 2, groups=groups), signal(4, 9, 2))
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "replicate"])
+@pytest.mark.parametrize("left, right", [(3, 2), (0, 4), (4, 0), (2, -3), (0, 0), (9, 2)])
+def test_padding_of_rows(mode: str, left: int, right: int) -> None:
+    x = signal(3, 8, 2)
+    padded = pad(rows(x), left, right, mode)  # type: ignore[arg-type]
+    torch.testing.assert_close(padded, pad(x, left, right, mode), rtol=0, atol=0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("samples", [1, 2, SHORT, SHORT + 1])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_lstm_and_snake(samples: int, batch: int) -> None:
+    check(LSTM(6, 2), signal(6, samples, batch))
+    snake = Snake(6)
+    torch.nn.init.uniform_(snake.alpha, 0.2, 3)
+    check(snake, signal(6, samples, batch))
+
+
+def test_lstm_carries_its_state_between_both_ways() -> None:
+    layer, x = LSTM(6, 2), signal(6, 2 * SHORT + 6, 2)
+    whole = layer(x).detach()
+    with torch.no_grad():
+        state = layer.begin()
+        y = torch.cat([layer.step(piece, state) for piece in x.split([3, SHORT + 1, SHORT + 2], 2)], 2)
+    torch.testing.assert_close(y, whole)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_codecs(name: str) -> None:
+    codec = build(name)
+    x = signal(codec.spec.channels or 1, 333, 2)
+    with torch.no_grad():
+        fast = codec.encode(x)
+        fast_x_hat = codec.decode(fast)
+        with torch.backends.mkldnn.flags(enabled=False):
+            plain = codec.encode(x)
+            torch.testing.assert_close(codec.decode(fast), fast_x_hat, rtol=1e-5, atol=1e-5)
+    assert torch.equal(fast.codes, plain.codes)
+
+
+@pytest.mark.parametrize("kind", [Conv1d, WeightNormConv1d, ConvTranspose1d, WeightNormConvTranspose1d])
+def test_changed_weights_are_packed_again(kind: type[Layer]) -> None:
+    layer, x = kind(3, 4, 4, 2), signal(3, 12, 1)  # type: ignore[call-arg]
+    check(layer, x)
+    optimizer = torch.optim.SGD(layer.parameters(), 0.5)
+    layer(x).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in layer.parameters())
+    optimizer.step()
+    check(layer, x)
+    other = kind(3, 4, 4, 2)  # type: ignore[call-arg]
+    layer.load_state_dict(other.state_dict())
+    check(layer, x)
+    check(layer.double().float(), x)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), other(x))
+
+
+def test_copies_and_pickles_pack_their_own() -> None:
+    layer, x = WeightNormConv1d(3, 4, 3), signal(3, 12, 1)
+    check(layer, x)
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        with torch.no_grad():
+            twin.weight_g.mul_(2)
+        check(twin, x)
+    check(layer, x)
+
+
+def test_made_and_used_in_inference_mode() -> None:
+    with torch.inference_mode():
+        layer, x = WeightNormConv1d(3, 4, 3), signal(3, 12, 1)
+        y = layer(x)
+        torch.testing.assert_close(layer(rows(x)), y)
+    assert y.shape == (1, 4, 10)
+
+
+def test_autocast_convolves_in_bfloat16() -> None:
+    layer, x = Conv1d(3, 4, 3), signal(3, 12, 1)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), layer(x).detach(), rtol=0.05, atol=0.05)
+    check(layer, x)
