@@ -166,7 +166,9 @@ def test_patch_discriminator_sees_plus_minus_one_and_takes_any_norm(norm: object
 
 
 @pytest.mark.parametrize("file", sorted(CONF.glob("*.yaml")), ids=lambda file: file.stem)
-def test_every_shipped_adversary_builds_and_plays(file: Path) -> None:
+def test_every_shipped_adversary_of_pictures_builds_and_plays(file: Path) -> None:
+    if "channels" in yaml.safe_load(file.read_text()).get("discriminators", {}):
+        pytest.skip("of sounds: see test_audio_adversaries.py")
     adversary = codeczoo.build(yaml.safe_load(file.read_text()))
     assert isinstance(adversary, Adversary)
     real, fake = torch.rand(2, 1, 3, 32, 32).unbind()
