@@ -98,7 +98,7 @@ def build(name: str, seed: int = 0) -> Any:
     codec = codeczoo.build(ALL[name]).eval()
     with torch.no_grad():
         for key, value in codec.named_parameters():
-            if key.endswith(("weight_v", "weight", "alpha")) and value.ndim > 1:
+            if key.endswith(("weight_v", "weight", "alpha", "bias")):
                 value.add_(torch.randn_like(value) * 0.1)
         for key, value in codec.named_buffers():
             if key.endswith("codebook"):

@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each worker and for what it starts
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 

@@ -1,9 +1,9 @@
 """Causal transformer over time with rotary positions and a window of attention, as in Mimi; whole or piece by piece.
 
 Source: Moshi (arXiv 2410.00037, github.com/kyutai-labs/moshi).
-Differs: in a stream the keys of context - 1 earlier steps are kept however long a piece is, so it attends as in the whole
-signal (moshi's ring of `context` keys forgets too early); whole signals are worked through in blocks, so memory grows
-with their length only.
+Differs: in a stream the keys of context - 1 earlier steps are kept however long a piece is, so it attends as in the
+whole signal (moshi's ring of `context` keys forgets too early); whole signals are worked through in blocks, so memory
+grows with their length only.
 """
 
 from dataclasses import dataclass, field
