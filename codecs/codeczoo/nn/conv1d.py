@@ -154,7 +154,7 @@ class Conv1d(Layer):
         y = self.convolve(fresh) if windows else x.new_zeros(x.shape[0], self.outputs, 0)
         state.used += windows * self.stride
         spare = max(0, min(state.used, held.shape[2]) - self._mirrored)
-        state.held, state.used = held[:, :, spare:], state.used - spare
+        state.held, state.used = held[:, :, spare:].clone(), state.used - spare  # a view would keep all of the piece
         return y
 
     @property
@@ -244,7 +244,7 @@ class ConvTranspose1d(Layer):
             y = self._convolve(x)
             if state.tail is not None:
                 y[:, :, : state.tail.shape[2]] += state.tail
-            state.tail = y[:, :, done:] if self.bias is None else y[:, :, done:] - self.bias[:, None]
+            state.tail = y[:, :, done:].clone() if self.bias is None else y[:, :, done:] - self.bias[:, None]
         elif state.tail is None:
             return x.new_zeros(x.shape[0], self.outputs, 0)
         else:

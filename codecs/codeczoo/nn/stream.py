@@ -214,7 +214,7 @@ class Waiting:
     def take(self, n: int) -> Tensor:
         """The first n steps, (B, C, n), which wait no longer."""
         held = self._all()
-        self.held = held[:, :, n:]
+        self.held = held[:, :, n:].clone()  # a view would keep all of it
         return held[:, :, :n]
 
     def _all(self) -> Tensor:
