@@ -32,7 +32,7 @@ def test_ci_calls_the_readmes_test_line() -> None:
     pattern = re.search(r"grep -m1 -E '([^']+)' README.md", (ROOT / ".ci" / "run").read_text())
     assert pattern
     lines = [line for line in README.splitlines() if re.search(pattern.group(1), line)]
-    assert lines == ["sh tools/setup.sh dev && .venv/bin/python -m pytest -q"]
+    assert lines == ["sh tools/setup.sh dev && .venv/bin/python -m pytest -q -n auto"]
 
 
 def test_quickstart_shortened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

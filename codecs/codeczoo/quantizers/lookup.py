@@ -43,8 +43,9 @@ def highest(
 
         return lookup_triton.highest(z, table, table.new_zeros(len(table)) if bias is None else bias)
     found = []
-    whole = exporting()  # the number of pieces would be fixed with the program
-    for part in [z] if whole else z.split(chunk_rows(len(table), z.device)):
+    rows = chunk_rows(len(table), z.device)
+    whole = exporting() or len(z) <= rows  # an exported program would fix the number of pieces; dynamo splits no 0 rows
+    for part in [z] if whole else z.split(rows):
         scores = affine(part, table, bias)
         # max, not argmax: the same first index, in less time on a CPU
         found.append((scores if adjust is None else adjust(scores)).max(1).indices)
