@@ -17,7 +17,8 @@ from codeczoo.export.patterns import Flat, grid_of
 from codeczoo.io.image import Fit
 
 LINE = TokenSpec("image", "image", (StreamSpec((64,), ("position",), (16,), 16),), ("positions",), (32, 32))
-AUDIO = TokenSpec("audio", "second", (StreamSpec((10, 20, 30), ("time",), (None,), 75),), ("codebooks",), None, 24000, 1)
+STREAM = StreamSpec((10, 20, 30), ("time",), (None,), 75)
+AUDIO = TokenSpec("audio", "second", (STREAM,), ("codebooks",), None, 24000, 1)
 GRID = TokenSpec("image", "pixel", (StreamSpec((100,), ("row", "column"), (None, None), 1 / 256),))
 PYRAMID = TokenSpec(
     "image",

@@ -64,7 +64,8 @@ def test_recipe_composes_and_builds_as_its_card_says(name: str) -> None:
     if card["media"] == "image":
         assert codec.spec.input_size in (None, (config["data"]["image_size"],) * 2)
     else:
-        assert (codec.spec.sample_rate, codec.spec.channels) == (config["data"]["sample_rate"], config["data"]["channels"])
+        data = config["data"]
+        assert (codec.spec.sample_rate, codec.spec.channels) == (data["sample_rate"], data["channels"])
     known = PUBLISHED.get(config["name"])
     assert known is None or card["params"] / 1e6 == pytest.approx(known, abs=0.01)
 
@@ -93,7 +94,8 @@ def test_tiny_recipe_trains_and_its_weights_load(name: str, tmp_path: Path) -> N
     outcome = train(config, tmp_path)
     assert outcome.step == steps and not outcome.interrupted
     codec = codeczoo.load(outcome.folder)
-    x = torch.rand(2, 3, *(codec.spec.input_size or (32, 32))) if codec.spec.media == "image" else torch.rand(2, 1, 5000)
+    shape = (3, *(codec.spec.input_size or (32, 32))) if codec.spec.media == "image" else (1, 5000)
+    x = torch.rand(2, *shape)
     tokens = codec.encode(x)
     assert codec.decode(tokens).shape == x.shape
 

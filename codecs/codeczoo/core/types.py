@@ -273,7 +273,7 @@ class Reconstruction:
         x_hat: as x; None when the objective reads no media (`forward(..., pixels=False)`).
         losses: unweighted scalars by name, from the quantizer or the codec itself.
         logits: (B, V, *S) where the decoder predicts the codes of another tokenizer (TiTok stage 1), else None.
-        features: (B, D, T) where the first codebook learns from a teacher (SpeechTokenizer, Mimi): its quantized latent,
+        features: (B, D, T) where the first codebook learns from a teacher (SpeechTokenizer): its quantized latent,
             through the codec's own projection to the teacher's D; else None.
     """
 
