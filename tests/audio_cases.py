@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 import codeczoo
+from codeczoo.nn.conv1d import Conv1d
 
 SEANET = {"channels": 1, "dim": 12, "width": 4, "ratios": [4, 3, 2]}
 BLOCKS = {"channels": 1, "dim": 12, "width": 4, "norm": "weight_norm"}
@@ -93,7 +94,7 @@ ALL = STREAMING | WHOLE
 
 
 def build(name: str, seed: int = 0) -> Any:
-    """The codec with weights large enough that every branch shows, in evaluation mode."""
+    """The codec with weights large enough that every branch shows and latents meet many codes, in evaluation mode."""
     torch.manual_seed(seed)
     codec = codeczoo.build(ALL[name]).eval()
     with torch.no_grad():
@@ -103,6 +104,9 @@ def build(name: str, seed: int = 0) -> Any:
         for key, value in codec.named_buffers():
             if key.endswith("codebook"):
                 value.copy_(torch.randn_like(value) * 0.3)
+        spread = codec.latents(signal(codec.spec.channels, 480))[0].std(2).mean()
+        last = [part for part in codec.encoder.modules() if isinstance(part, Conv1d)][-1]
+        (last.weight_g if hasattr(last, "weight_g") else last.weight).mul_(0.5 / spread)
     return codec
 
 
