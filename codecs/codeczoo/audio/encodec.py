@@ -2,8 +2,8 @@
 
 Source: "High Fidelity Neural Audio Compression" (arXiv 2210.13438), github.com/facebookresearch/encodec (MIT) and
 github.com/facebookresearch/audiocraft (MIT); layouts of Hugging Face transformers.
-Differs: streams; padded batches; correct gradients of the residual quantizer. The number of codebooks is `n_codebooks`,
-`kbps` says what it comes to.
+Differs: streams; padded batches; correct gradients of the residual quantizer. A bandwidth is a number of codebooks here
+(`n_codebooks`; the command `encode --kbps` works it out).
 """
 
 from collections.abc import Mapping

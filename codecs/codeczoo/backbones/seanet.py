@@ -89,6 +89,13 @@ class ResBlock(Sum):
 ACTIVATIONS: dict[str, Any] = {"elu": lambda channels: ELU(), "snake": Snake}
 
 
+def activation_named(name: str) -> Any:
+    """Makes an activation for a number of channels. Raises ConfigError for an unknown name."""
+    if name not in ACTIVATIONS:
+        raise ConfigError(f"SEANet: no activation '{name}'; {nearest(name, ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
 class Encoder(Coder):
     """Waveform to latents, hop = prod(ratios) samples each.
 
@@ -100,9 +107,11 @@ class Encoder(Coder):
         norm, causal, pad: see Style.
         shortcut: of the residual blocks, "identity" or "conv".
         blocks: residual blocks in front of each stride, dilated by 1, dilation_base, dilation_base^2, ...
-        lstm: layers of the LSTM, 0 for none; "bidirectional" says that it also runs backwards.
+        lstm: layers of the LSTM, 0 for none.
         last_kernel: of the last convolution.
         bidirectional: whether the LSTM also runs backwards.
+        dilation_base: see blocks.
+        activation: "elu" or "snake".
     """
 
     def __init__(
@@ -110,7 +119,7 @@ class Encoder(Coder):
         causal: bool = False, pad: PadMode = "reflect", shortcut: str = "conv", blocks: int = 1, lstm: int = 2,
         last_kernel: int = 7, bidirectional: bool = False, dilation_base: int = 2, activation: str = "elu",
     ) -> None:
-        style, act = Style(norm, causal, pad), ACTIVATIONS[activation]
+        style, act = Style(norm, causal, pad), activation_named(activation)
         layers = [style.conv(channels, width, 7)]
         for ratio in reversed(ratios):
             layers += [ResBlock(width, 3, dilation_base**i, 2, shortcut, style, act) for i in range(blocks)]
@@ -132,7 +141,7 @@ class Decoder(Coder):
         causal: bool = False, pad: PadMode = "reflect", shortcut: str = "conv", blocks: int = 1, lstm: int = 2,
         last_kernel: int = 7, dilation_base: int = 2, activation: str = "elu",
     ) -> None:
-        style, act = Style(norm, causal, pad), ACTIVATIONS[activation]
+        style, act = Style(norm, causal, pad), activation_named(activation)
         width *= 2 ** len(ratios)
         layers = [style.conv(dim, width, 7)]
         if lstm:

@@ -1,6 +1,7 @@
 """What is measured and shown on validation batches, and the validation of pictures."""
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -36,7 +37,7 @@ def wanted(function: Callable[..., Any], batch: Mapping[str, Any]) -> dict[str, 
     return {name: batch[name] for name in signature.parameters if name in batch}
 
 
-class Validation(nn.Module):
+class Validation(nn.Module, ABC):
     """Base: measures of decode(encode(x)) at a few prefix lengths, codebook use, and the first samples to look at.
 
     Subclasses name `measures` and `prefix`, and write `compare` and `show`.
@@ -71,13 +72,13 @@ class Validation(nn.Module):
         self.register_buffer("sums", torch.zeros(len(self.lengths), len(self.measures), 2), persistent=False)
         self.samples: list[Tensor] = []  # (1 + lengths, C, *size): the original, then each prefix
 
+    @abstractmethod
     def compare(self, x: Tensor, x_hat: Tensor, lengths: Tensor | None) -> list[Tensor]:
         """Each of `measures` per sample, (B,); NaN where it has none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def show(self, samples: list[Tensor]) -> Tensor:
         """One picture (3, H, W) in [0, 1] of samples as in `self.samples`."""
-        raise NotImplementedError
 
     def clips(self) -> list[Clip]:
         """Sounds to keep; call before `picture`."""

@@ -1,5 +1,7 @@
 """Teaching the first codebook of a speech codec what a self-supervised model hears."""
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -38,9 +40,9 @@ class Distillation(Term):
         frames = min(found.shape[2], wanted.shape[2])
         return self.compare(wanted[..., :frames], found[..., :frames].float())
 
+    @abstractmethod
     def compare(self, wanted: Tensor, found: Tensor) -> Tensor:
         """The scalar for two float32 (B, D, T)."""
-        raise NotImplementedError
 
 
 class DimensionDistillation(Distillation):

@@ -5,6 +5,7 @@ number of streams may take turns on it. Pieces of any length, also empty ones, g
 """
 
 from collections.abc import Iterable, Sequence
+from functools import reduce
 from typing import Any, TypeVar
 
 import torch
@@ -165,7 +166,7 @@ class Sum(Layer):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """See Layer."""
-        return _sum([branch(x, lengths) for branch in self.layers])
+        return reduce(torch.add, [branch(x, lengths) for branch in self.layers])
 
     def needs(self, n: int) -> int:
         """See Layer."""
@@ -180,14 +181,7 @@ class Sum(Layer):
         for branch, own in zip(self.layers, state, strict=True):
             own.add(branch.step(x, own.state, last))
         ready = min(own.steps for own in state)
-        return _sum([own.take(ready) for own in state])
-
-
-def _sum(parts: Sequence[Tensor]) -> Tensor:
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return total
+        return reduce(torch.add, [own.take(ready) for own in state])
 
 
 class Waiting:
