@@ -25,6 +25,8 @@ from codeczoo.data.transforms import AspectFilter, CentreCrop, Chain, Flip, Rand
 pytest.importorskip("lightning", reason="data modules want codeczoo[train]")
 pytest.importorskip("webdataset", reason="data modules want codeczoo[train]")
 
+from batches import first, same
+
 from codeczoo.data.generated import GeneratedPictures
 from codeczoo.data.image_folder import ImageFolder
 from codeczoo.data.media import Pictures
@@ -61,16 +63,6 @@ def folder_module(root: Path, **changes: Any) -> ImageFolder:
     module = ImageFolder(**{"root": str(root), "image_size": 16, "batch_size": 5, "workers": 0, "seed": 3} | changes)
     module.setup()
     return module
-
-
-def first(module: DataModule, n: int) -> list[dict[str, Any]]:
-    return list(islice(module.train_dataloader(), n))
-
-
-def same(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> bool:
-    return len(a) == len(b) and all(
-        p["key"] == q["key"] and torch.equal(p["x"], q["x"]) for p, q in zip(a, b, strict=True)
-    )
 
 
 # ---- order -----------------------------------------------------------------------------------------------------------

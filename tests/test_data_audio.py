@@ -4,7 +4,6 @@ import inspect
 import io
 import logging
 import tarfile
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +26,12 @@ pytest.importorskip("soundfile")
 pytest.importorskip("lightning", reason="data modules want codeczoo[train]")
 pytest.importorskip("webdataset", reason="data modules want codeczoo[train]")
 
+from batches import first, same
+
 from codeczoo.data.audio_folder import AudioFolder
 from codeczoo.data.audio_webdataset import AudioWebDataset
 from codeczoo.data.clips import TrainingClips
 from codeczoo.data.generated_audio import GeneratedAudio
-from codeczoo.data.module import DataModule
 
 RATE = 8000
 
@@ -63,16 +63,6 @@ def module_of(root: Path, **changes: Any) -> AudioFolder:
     module = AudioFolder(**(given | changes))
     module.setup()
     return module
-
-
-def first(module: DataModule, n: int) -> list[dict[str, Any]]:
-    return list(islice(module.train_dataloader(), n))
-
-
-def same(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> bool:
-    return len(a) == len(b) and all(
-        p["key"] == q["key"] and torch.equal(p["x"], q["x"]) for p, q in zip(a, b, strict=True)
-    )
 
 
 # ---- order, resuming, damage -----------------------------------------------------------------------------------------
