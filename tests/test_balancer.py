@@ -252,6 +252,8 @@ for step in range(5):
     balancer.update()
     found[step] = (model.weight.detach().clone(), balancer.sums.clone(), balancer.counts.clone())
 torch.save(found, f"{folder}/{world}-{rank}.pt")
+if world > 1:
+    dist.destroy_process_group()
 """
 
 

@@ -392,6 +392,8 @@ for name in ("mimi", "dac", "grouped residual", "var", "scales 3d"):
             value /= world
     found.append({"mean " + key: value for key, value in values.items()} | quantizer.state_dict())
 torch.save(found, out)
+if world > 1:
+    distributed.destroy_process_group()
 """
 
 

@@ -512,6 +512,7 @@ for make in (Extremes, Moments, Quantiles):
     fits[1].finish()
     out.append([q.entries.tolist() for q in quantizers])
 print(json.dumps(out))
+distributed.destroy_process_group()
 """
 
 

@@ -278,6 +278,8 @@ for step in range(4):
                         distributed.all_reduce(tensor)
                     results.append(tensor / world)
 torch.save(results, out)
+if world > 1:
+    distributed.destroy_process_group()
 """
 
 

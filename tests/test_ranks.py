@@ -58,6 +58,8 @@ gaussian.update(features[mine])
 gaussian.reduce()
 found["mean"], found["covariance"] = gaussian.moments()
 torch.save(found, f"{folder}/{world}-{rank}.pt")
+if world > 1:
+    dist.destroy_process_group()
 """
 
 
