@@ -27,6 +27,8 @@ class StreamSpec:
         shape: size of each axis; None where it follows the size of the media.
         rate: positions per unit of media (see TokenSpec.unit).
         name: what the stream is called in tables.
+        stride: of video, frames, rows and columns that a position stands for; position 0 in time stands for the first
+            frame alone, so T positions are 1 + stride[0] * (T - 1) frames. None for other media.
     """
 
     vocab_sizes: tuple[int, ...]
@@ -34,6 +36,7 @@ class StreamSpec:
     shape: tuple[int | None, ...]
     rate: float
     name: str = "codes"
+    stride: tuple[int, int, int] | None = None
 
     @cached_property
     def bits_per_position(self) -> float:
@@ -73,8 +76,8 @@ class TokenSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a JSON header; `from_dict` is the inverse."""
-        values = asdict(self)
-        return values if self.window else {key: value for key, value in values.items() if key != "window"}
+        values = _without(asdict(self), "window")
+        return values | {"streams": tuple(_without(stream, "stride") for stream in values["streams"])}
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "TokenSpec":
@@ -84,6 +87,11 @@ class TokenSpec:
             return TokenSpec(**{k: _tupled(v) for k, v in values.items() if k != "streams"}, streams=streams)
         except (TypeError, KeyError, AttributeError) as error:
             raise FormatError(f"not a TokenSpec: {error}") from None
+
+
+def _without(values: dict[str, Any], optional: str) -> dict[str, Any]:
+    """The values, less an optional one that is None."""
+    return {key: value for key, value in values.items() if key != optional or value is not None}
 
 
 def _tupled(value: Any) -> Any:
@@ -160,6 +168,7 @@ class Tokens:
     ) -> "Tokens":
         """The first positions (one number, or one per sample), codebooks or streams.
 
+        Positions of video are steps in time of the first stream; other streams keep those of the same frames.
         Raises InputError for a truncation that the codec cannot decode or a number out of range.
         """
         result = self
@@ -179,11 +188,19 @@ class Tokens:
         if len(wanted) != self.batch:
             raise InputError(f"{len(wanted)} prefix lengths for a batch of {self.batch}")
         for n in wanted:
-            self._allow("positions", n, self.codes.shape[2])
-        limit = torch.tensor(wanted, dtype=torch.int64, device=self.codes.device)
-        lengths = torch.minimum(limit, self.stream_lengths())
-        codes = self.codes[:, :, : max(wanted)]
-        return replace(self, streams=(codes,), lengths=(lengths,))
+            self._allow("positions", n, self.streams[0].shape[2])
+        pairs = zip(self.streams, self.spec.streams, strict=False)
+        kept = [self._kept(s, codes, spec, wanted) for s, (codes, spec) in enumerate(pairs)]
+        return replace(self, streams=tuple(codes for codes, _ in kept), lengths=tuple(n for _, n in kept))
+
+    def _kept(self, s: int, codes: Tensor, spec: StreamSpec, wanted: list[int]) -> tuple[Tensor, Tensor]:
+        """The codes and lengths of stream s that go with the first positions `wanted` of the first stream."""
+        first = self.spec.streams[0].stride
+        if spec.stride and first:
+            wanted = [1 + (n - 1) * first[0] // spec.stride[0] for n in wanted]
+        limit = torch.tensor(wanted, dtype=torch.int64, device=codes.device)
+        lengths = torch.minimum(limit, self.stream_lengths(s))
+        return codes[:, :, : max(wanted)], lengths
 
     def _allow(self, kind: Prefix, n: int, most: int) -> None:
         if kind not in self.spec.prefixes:

@@ -74,12 +74,12 @@ def spread_taps(weight: Tensor, stride: int) -> Tensor:
 
 
 def is_rows(x: Tensor) -> bool:
-    """Whether the channels of x (B, C, T) lie next to each other."""
-    return x.stride(1) == 1 and x.shape[1] > 1
+    """Whether x is (B, C, T) and its channels lie next to each other."""
+    return x.ndim == 3 and x.stride(1) == 1 and x.shape[1] > 1
 
 
 def join(parts: Sequence[Tensor]) -> Tensor:
-    """Signals (B, C, t) one after the other; rows stay rows."""
+    """Signals (B, C, t, *S) one after the other; rows stay rows."""
     if not is_rows(parts[-1]):
         return torch.cat(list(parts), 2)
     return torch.cat([part.transpose(1, 2) for part in parts], 1).transpose(1, 2)

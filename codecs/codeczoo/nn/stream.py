@@ -2,6 +2,7 @@
 
 A stream has a state for every layer, made by `begin` and changed by `step`; the module itself stays untouched, so any
 number of streams may take turns on it. Pieces of any length, also empty ones, give what `forward` gives of the whole.
+Signals are (B, C, T), those of video (B, C, T, H, W): time is always axis 2.
 """
 
 from collections.abc import Iterable, Sequence
@@ -201,12 +202,12 @@ class Waiting:
         return 0 if self.held is None else self.held.shape[2]
 
     def add(self, x: Tensor) -> Tensor:
-        """Appends x (B, C, t); returns all that waits."""
+        """Appends x (B, C, t, *S); returns all that waits."""
         self.held = x if not self.steps else fast1d.join([self._all(), x])
         return self.held
 
     def take(self, n: int) -> Tensor:
-        """The first n steps, (B, C, n), which wait no longer."""
+        """The first n steps, (B, C, n, *S), which wait no longer."""
         held = self._all()
         self.held = held[:, :, n:].clone()  # a view would keep all of it
         return held[:, :, :n]
@@ -222,5 +223,8 @@ def before(lengths: Tensor, steps: int) -> Tensor:
 
 
 def hide(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """x (B, C, T) with 0 behind the end of each signal."""
-    return x if lengths is None else torch.where(before(lengths, x.shape[2])[:, None], x, 0.0)
+    """x (B, C, T, *S) with 0 behind the end of each signal."""
+    if lengths is None:
+        return x
+    inside = before(lengths, x.shape[2])
+    return torch.where(inside.view(len(x), 1, -1, *[1] * (x.ndim - 3)), x, 0.0)
