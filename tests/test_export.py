@@ -99,7 +99,7 @@ def test_generated_ids_need_neither_size_nor_grid_where_the_codec_has_one() -> N
     [
         (AUDIO, {3: 0}, 3),  # a code of the first codebook where the third is due
         (AUDIO, {6: 63}, 6),  # the pad id
-        (PYRAMID, {2: 20}, 3),  # the second stream begins early, then the first comes again
+        (PYRAMID, {2: 20}, 2),  # the second stream begins early, then the first comes again
         (LINE, {4: 64}, 4),  # start inside
         (LINE, {4: 67, 5: 67}, 5),  # an empty sample between two separators
         (LINE, {1: 70}, 1),  # beyond the vocabulary

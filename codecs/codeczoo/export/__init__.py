@@ -16,7 +16,8 @@ __all__ = ["Reader", "read"]
 
 # Here, because the command line shows them and this module costs no import of torch.
 FORMATS = ("npy", "parquet")  # codeczoo.export.FORMAT has a Writer and a Reader
-PATTERNS = ("flat", "parallel", "delay", "coarse-first")  # classes of codeczoo.export.patterns
+# Classes of codeczoo.export.patterns.
+PATTERNS = ("flat", "layer-major", "frame-major", "parallel", "delay", "coarse-first")
 DTYPES = ("uint16", "uint32", "int32")
 
 

@@ -37,7 +37,7 @@ class Document:
 
     Args:
         id: its path below the input folder, without suffix.
-        size: of each sample as the codec got it, (H, W) for images, samples for audio; see `patterns.sizes_of`.
+        size: of each sample as the codec got it: (H, W), samples, or (T, H, W); see `patterns.sizes_of`.
         grid: sizes of the position axes, see `patterns.grid_of`.
         fit: how the media was fitted to the codec; None where there was nothing to do.
         sha256: of the input file's bytes, hex.

@@ -6,7 +6,10 @@ header of every export.
 """
 
 from codeczoo.export.patterns.base import Ids, Pattern, Vocabulary, grid_of, sizes_of
-from codeczoo.export.patterns.flat import Flat
+from codeczoo.export.patterns.flat import Flat, FrameMajor, LayerMajor
 from codeczoo.export.patterns.wide import CoarseFirst, Delay, Parallel
 
-__all__ = ["CoarseFirst", "Delay", "Flat", "Ids", "Parallel", "Pattern", "Vocabulary", "grid_of", "sizes_of"]
+__all__ = [
+    "CoarseFirst", "Delay", "Flat", "FrameMajor", "Ids", "LayerMajor", "Parallel", "Pattern", "Vocabulary", "grid_of",
+    "sizes_of",
+]  # fmt: skip

@@ -82,8 +82,8 @@ class Pattern(ABC):
 
         Args:
             ids: (L,) or (rows, L).
-            size: `sizes_of` the tokens that were exported: of each sample as the codec got it, (H, W) for images, (T,)
-                for audio, or of all samples in a row; None: the codec's one input size, or all that the ids cover.
+            size: `sizes_of` the tokens that were exported: of each sample as the codec got it, (H, W), (T,) or
+                (T, H, W), or of all samples in a row; None: the codec's one input size, or all that the ids cover.
             grid: `grid_of` the tokens that were exported; None: as the spec and the number of ids say.
 
         Raises:
@@ -112,23 +112,38 @@ class Pattern(ABC):
 
     def _covered(self, streams: tuple[torch.Tensor, ...]) -> list[int]:
         """The size of a sample by its positions alone, where the spec says how much media one covers."""
+        spec, shape = self.spec.streams[0], streams[0].shape[2:]
+        if spec.stride is not None:
+            frames, height, width = spec.stride
+            return [1 + frames * (shape[0] - 1), height * shape[1], width * shape[2]]
         if self.spec.unit != "second" or self.spec.sample_rate is None:
             raise InputError("this codec takes any size: give the size of the sample with its ids")
-        return [round(streams[0].shape[2] * self.spec.sample_rate / self.spec.streams[0].rate)]
+        return [round(shape[0] * self.spec.sample_rate / spec.rate)]
 
     def _shape(self, stream: int, positions: int, axes: list[int]) -> list[int]:
-        """One stream's position axes: the first follows, others from the front of `axes`, else from the spec."""
+        """One stream's position axes: the first follows, others as `_others` says. Raises FormatError."""
+        others = self._others(stream, axes)
+        self._check_fill(stream, positions, others)
+        return [positions // prod(others), *others]
+
+    def _others(self, stream: int, axes: list[int]) -> list[int]:
+        """One stream's position axes but the first, from the front of `axes`, else from the spec; all at least 1."""
         spec = self.spec.streams[stream]
         given, axes[: len(spec.axes)] = axes[: len(spec.axes)], []
         rest = (given or spec.shape)[1:]
         known = [n for n in rest if n is not None]
         if len(known) < len(rest):
             raise InputError(f"stream '{spec.name}' has no fixed shape: give the grid of the sample with its ids")
-        first, left = divmod(positions, prod(known))
+        if len(known) != len(spec.axes) - 1 or min(known, default=1) < 1:
+            raise FormatError(f"stream '{spec.name}': {given} is no grid of {len(spec.axes)} axes")
+        return known
+
+    def _check_fill(self, stream: int, positions: int, others: list[int]) -> None:
+        spec = self.spec.streams[stream]
+        first, left = divmod(positions, prod(others))
         most = spec.shape[0]
-        if left or (most is not None and (first > most or (rest and first < most))):
-            raise FormatError(f"stream '{spec.name}': {positions} positions do not fill a grid of {[most, *rest]}")
-        return [first, *known]
+        if left or (most is not None and (first > most or (others and first < most))):
+            raise FormatError(f"stream '{spec.name}': {positions} positions do not fill a grid of {[most, *others]}")
 
 
 AXES = {"image": 2, "audio": 1, "video": 3}  # numbers that tell the size of one sample

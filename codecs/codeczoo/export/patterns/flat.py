@@ -1,25 +1,26 @@
-"""Flat: everything in one row of ids."""
+"""Flat, LayerMajor, FrameMajor: everything in one row of ids, for models with one embedding table."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from codeczoo.core.errors import FormatError
+from codeczoo.core.errors import FormatError, InputError
 from codeczoo.core.types import Tokens, TokenSpec
 from codeczoo.export.patterns.base import Ids, Pattern, Vocabulary
 
 SPECIALS = ("start", "end", "pad", "separator")
+Shapes = Sequence[tuple[int, ...]]
 
 
-class Flat(Pattern):
-    """Everything in one row: `start`, then the samples with `separator` between them, then `end`.
+class OneRow(Pattern):
+    """`start`, then the samples with `separator` between them, then `end`.
 
-    One sample is its streams coarse to fine; one stream its positions in row-major order; one position its codebooks
-    coarse to fine. Every codebook has ids of its own, so an id alone says its codebook.
+    Every codebook has ids of its own, so an id alone says its codebook, and the order can be any.
 
     Args:
         spec: of the codec.
@@ -31,21 +32,40 @@ class Flat(Pattern):
         first, sizes = self.vocabulary.first, self.vocabulary.sizes
         self._edges = np.append(first, first[-1] + sizes[-1])  # codebook i has the ids edges[i] .. edges[i + 1] - 1
 
+    @abstractmethod
+    def keys(self, shapes: Shapes) -> Ids:
+        """What the ids of a sample are sorted by; equal ones stay in Flat's order.
+
+        Args:
+            shapes: (K, *S) of each stream of the sample.
+
+        Returns:
+            int64 (ids,), in Flat's order.
+        """
+
     def ids(self, tokens: Tokens) -> Ids:
         self._check(tokens)
         special = self.vocabulary.special
         parts = [np.array([special["start"]])]
         for i in range(tokens.batch):
-            parts += [*self._rows(tokens[i]), np.array([special["separator"]])]
+            parts += [self._row(tokens[i]), np.array([special["separator"]])]
         parts[-1] = np.array([special["end"]])
         return np.concatenate(parts)
 
-    def _rows(self, sample: Tokens) -> list[Ids]:
-        rows = []
-        for s, codes in enumerate(sample.streams):
-            first = self.vocabulary.first[self.vocabulary.stream == s][: codes.shape[1], None]
-            rows.append((codes[0].flatten(1).cpu().numpy() + first).T.reshape(-1))  # (K, P) -> (P * K,)
-        return rows
+    def _row(self, sample: Tokens) -> Ids:
+        streams = [codes[0].cpu().numpy() for codes in sample.streams]  # (K, *S) each
+        codes = np.concatenate([stream.reshape(len(stream), -1).T.reshape(-1) for stream in streams])  # (P * K,) each
+        shapes = [stream.shape for stream in streams]
+        return (codes + self.vocabulary.first[self._books(shapes)])[self._order(shapes)]
+
+    def _order(self, shapes: Shapes) -> Ids:
+        return np.argsort(self.keys(shapes), kind="stable")
+
+    def _books(self, shapes: Shapes) -> Ids:
+        """The codebook of each id, counted over all streams, in Flat's order."""
+        first = np.searchsorted(self.vocabulary.stream, range(len(shapes)))
+        parts = [np.tile(book + np.arange(k), prod(shape)) for book, (k, *shape) in zip(first, shapes, strict=True)]
+        return np.concatenate(parts)
 
     def tokens(
         self, ids: Sequence[Any] | Ids, size: Sequence[int] | None = None, grid: Sequence[int] | None = None
@@ -58,33 +78,92 @@ class Flat(Pattern):
         return self._document([self._sample(row[a + 1 : b], a + 1, grid) for a, b in pairwise(cuts)], size)
 
     def _sample(self, row: Ids, place: int, grid: Sequence[int] | None) -> tuple[torch.Tensor, ...]:
-        """The streams of one sample, (1, K, *S) each; `place` of its first id is for messages."""
-        book = np.searchsorted(self._edges, row, side="right") - 1  # -1 and n are no codebooks
-        streams: list[Ids] = []
-        done = 0
-        for s in range(len(self.spec.streams)):
-            books = np.flatnonzero(self.vocabulary.stream == s)
-            mine = book[done : done + _run((book[done:] >= books[0]) & (book[done:] <= books[-1]))]
-            if not len(mine):
-                break
-            k = int(mine.max() - books[0]) + 1
-            right = _run(mine == np.resize(books[:k], len(mine)))
-            if right < len(mine) or right % k:
-                done += right
-                break
-            codes = row[done : done + right] - self.vocabulary.first[mine]
-            streams.append(codes.reshape(-1, k).T)  # (P * K,) -> (K, P)
-            done += right
-        if done < len(row) or not streams:
-            found = f"id {row[done]}" if done < len(row) else "the end of the sample"
-            raise FormatError(f"place {place + done}: {found} does not belong there")
-        axes = list(grid or ())
-        return tuple(
-            torch.from_numpy(codes.copy()).view(1, len(codes), *self._shape(s, codes.shape[1], axes))  # (1, K, *S)
-            for s, codes in enumerate(streams)
-        )
+        """The streams of one sample, (1, K, *S) each; `place` of its first id is for messages.
+
+        The ids of each codebook say how much of it there is; whether all stand where they belong is seen afterwards.
+        """
+        found = np.searchsorted(self._edges, row, side="right") - 1  # -1 and n are no codebooks
+        shapes = self._shapes(found, list(grid or ()))
+        order = self._order(shapes)
+        books = self._books(shapes)[order]
+        both = min(len(row), len(books))
+        wrong = [*np.flatnonzero(found[:both] != books[:both]), both]
+        if wrong[0] < max(len(row), len(books)):
+            what = f"id {row[wrong[0]]}" if wrong[0] < len(row) else "the end of the sample"
+            raise FormatError(f"place {place + wrong[0]}: {what} does not belong there")
+        for s, (_, first, *others) in enumerate(shapes):
+            self._check_fill(s, first * prod(others), others)
+        codes = np.empty_like(row)
+        codes[order] = row - self.vocabulary.first[books]
+        parts = np.split(codes, np.cumsum([prod(shape) for shape in shapes])[:-1])
+        pairs = zip(parts, shapes, strict=True)
+        return tuple(torch.from_numpy(c.reshape(-1, k).T.copy()).view(1, k, *shape) for c, (k, *shape) in pairs)
+
+    def _shapes(self, found: Ids, axes: list[int]) -> Shapes:
+        """(K, *S) of each stream from the codebook of each id; a step that is not complete counts as if it were."""
+        counts = np.bincount(found[(found >= 0) & (found < len(self.vocabulary.sizes))], minlength=1)
+        shapes = []
+        for s in range(1 + int(self.vocabulary.stream[len(counts) - 1])):
+            mine = counts[self.vocabulary.stream[: len(counts)] == s]
+            k = int(np.flatnonzero(mine)[-1]) + 1 if mine.any() else 1
+            positions = max(1, int(mine.max()))
+            others = self._others(s, axes)
+            if prod(others) > len(found):  # before a stranger's grid takes all memory
+                self._check_fill(s, positions, others)
+            shapes.append((k, -(-positions // prod(others)), *others))
+        return shapes
 
 
-def _run(mask: NDArray[np.bool_]) -> int:
-    """How many leading entries are true."""
-    return len(mask) if mask.all() else int(mask.argmin())
+class Flat(OneRow):
+    """Streams coarse to fine; of one stream its positions in row-major order; of one position its codebooks.
+
+    Arguments: see OneRow.
+    """
+
+    def keys(self, shapes: Shapes) -> Ids:
+        """See OneRow."""
+        return np.zeros(sum(map(prod, shapes)), dtype=np.int64)
+
+
+class LayerMajor(OneRow):
+    """Codebook after codebook, coarse to fine over all streams: all positions of one, then all of the next.
+
+    Arguments: see OneRow.
+    """
+
+    def keys(self, shapes: Shapes) -> Ids:
+        """See OneRow."""
+        return self._books(shapes)
+
+
+class FrameMajor(OneRow):
+    """Group after group in time, each in Flat's order. A group is a step of the stream with the longest ones.
+
+    Group 0 is the first frame alone, group g > 0 the F frames from 1 + (g - 1) F on: of every stream the positions
+    whose last frame is one of them. So the first groups are a whole document of their own, of fewer frames, where the
+    codec decodes prefixes of positions. Of codecs with one stream a group is a step in time.
+
+    Args:
+        spec: of a codec whose first axis is time.
+        vocab_offset: see OneRow.
+
+    Raises:
+        InputError: media without time, or several streams that do not say their strides.
+    """
+
+    def __init__(self, spec: TokenSpec, vocab_offset: int = 0) -> None:
+        super().__init__(spec, vocab_offset)
+        if any(stream.axes[0] != "time" for stream in spec.streams):
+            raise InputError(f"pattern FrameMajor is for media with frames in time, not for this {spec.media} codec")
+        if len(spec.streams) > 1 and any(stream.stride is None for stream in spec.streams):
+            raise InputError("pattern FrameMajor: this codec does not say what frames its streams' positions stand for")
+        self._strides = [stream.stride[0] if stream.stride else 1 for stream in spec.streams]
+
+    def keys(self, shapes: Shapes) -> Ids:
+        """See OneRow."""
+        longest = max(self._strides)
+        groups = [
+            np.repeat(-(-np.arange(steps) * stride // longest), k * prod(others))
+            for stride, (k, steps, *others) in zip(self._strides, shapes, strict=False)
+        ]
+        return np.concatenate(groups)
