@@ -98,9 +98,9 @@ class Validation(nn.Module, ABC):
             row += torch.stack([found.nansum(1), (~found.isnan()).sum(1)], 1)
             versions.append(x_hat)
         more = max(0, self.shown - len(self.samples))
-        sizes = [x.shape[-1]] * len(x) if lengths is None else lengths.tolist()
+        sizes = [x.shape[2]] * len(x) if lengths is None else lengths.tolist()  # of time; pictures stay as they are
         together = zip(torch.stack(versions, 1)[:more], sizes, strict=False)
-        self.samples += [sample[..., :size].cpu() for sample, size in together]
+        self.samples += [sample[:, :, :size].cpu() for sample, size in together]
 
     def part(self, tokens: Tokens, length: int | None) -> Tokens:
         """A prefix of the tokens; None: all."""
