@@ -5,7 +5,8 @@ number of streams may take turns on it. Pieces of any length, also empty ones, g
 Signals are (B, C, T), those of video (B, C, T, H, W): time is always axis 2.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any, TypeVar
 
@@ -77,6 +78,14 @@ class ELU(Layer):
         return nn.functional.elu(x)
 
 
+class SiLU(Layer):
+    """x * sigmoid(x)."""
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """See Layer."""
+        return nn.functional.silu(x)
+
+
 class Tanh(Layer):
     """Hyperbolic tangent."""
 
@@ -88,14 +97,18 @@ class Tanh(Layer):
 class Chain(nn.Sequential, Layer):
     """Layers one after the other.
 
+    Args:
+        layers: in order; where they have names, parameters are called by them.
+
     Attributes:
         checkpointing: recompute each layer in backward: less memory, about a third more time.
     """
 
     checkpointing: bool = False
 
-    def __init__(self, layers: Iterable[Layer]) -> None:
-        super().__init__(*layers)
+    def __init__(self, layers: Iterable[Layer] | Mapping[str, Layer]) -> None:
+        named = layers if isinstance(layers, Mapping) else {str(i): layer for i, layer in enumerate(layers)}
+        super().__init__(OrderedDict(named))
 
     @property
     def layers(self) -> Sequence[Layer]:
@@ -147,6 +160,18 @@ class Coder(Chain):
     hop: int
     dim: int
     channels: int
+
+
+class VideoCoder(Chain):
+    """One half of a video codec: 1 + f n frames to 1 + n latents, or back.
+
+    Attributes:
+        stride: (f, h, w), frames, rows and columns a latent.
+        dim: D, channels of the latents.
+    """
+
+    stride: tuple[int, int, int]
+    dim: int
 
 
 class Sum(Layer):

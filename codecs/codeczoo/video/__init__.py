@@ -1,0 +1,1 @@
+"""Floor 3: video codecs, one file each."""

@@ -1,0 +1,60 @@
+"""Small video codecs with random weights, one of each kind, for tests of what must hold whatever the weights."""
+
+from typing import Any
+
+import torch
+
+import codeczoo
+
+LEVELS = [8, 5, 5]
+HALF = {"dim": 3, "width": 8, "multipliers": [1, 2, 2], "blocks": 1, "time_levels": [0, 1]}
+
+
+def half(side: str, **changes: Any) -> dict[str, Any]:
+    return {"_target_": f"codeczoo.backbones.causal3d.{side}", **HALF, **changes}
+
+
+def vidtok(up: str = "repeat", **changes: Any) -> dict[str, Any]:
+    """A tree of VidTok, both halves changed alike."""
+    return {
+        "_target_": "codeczoo.video.vidtok.VidTok", "encoder": half("Encoder", **changes),
+        "quantizer": {"_target_": "codeczoo.quantizers.fsq.FSQ", "levels": LEVELS},
+        "decoder": half("Decoder", up=up, **changes),
+    }  # fmt: skip
+
+
+def residual() -> dict[str, Any]:
+    layer = {"_target_": "codeczoo.quantizers.vq.EMAVQ", "vocab_size": 24, "dim": 3}
+    return vidtok() | {"quantizer": {"_target_": "codeczoo.quantizers.residual.Residual", "layers": [layer] * 2}}
+
+
+CAUSAL = {
+    "vidtok": vidtok(),
+    "vidtok, zeros in front": vidtok(pad="constant"),
+    "vidtok, frames in groups": vidtok(norm="frame", width=32),
+    "vidtok, time once": vidtok(time_levels=[1]),
+    "vidtok, two codebooks": residual(),
+}
+ALL = CAUSAL | {"vidtok, blended": vidtok("blend")}
+
+
+def build(name: str, seed: int = 0) -> Any:
+    """The codec with weights large enough that every branch shows and latents meet many codes, in evaluation mode."""
+    torch.manual_seed(seed)
+    codec = codeczoo.build(ALL[name]).eval()
+    with torch.no_grad():
+        for p in codec.parameters():
+            p.add_(torch.randn_like(p) * (0.1 if p.ndim > 1 else 0.2))
+        for key, value in codec.named_buffers():
+            if key.endswith("codebook"):
+                value.copy_(torch.randn_like(value) * 0.3)
+        z = codec.latents(clip(9, 16, 16))[0]
+        last = codec.encoder.conv_out
+        last.weight.mul_(0.7 / z.std())
+        last.bias.sub_(z.mean((0, 2, 3, 4))).mul_(0.7 / z.std())
+    return codec
+
+
+def clip(frames: int, height: int, width: int, batch: int = 1, seed: int = 1) -> torch.Tensor:
+    """Noise in [0, 1], (B, 3, T, H, W)."""
+    return torch.rand(batch, 3, frames, height, width, generator=torch.Generator().manual_seed(seed))
