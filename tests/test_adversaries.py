@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 import codeczoo
 from codeczoo.adversaries.blur import Blur, BlurDiscriminator
+from codeczoo.adversaries.frames import FrameDiscriminator
 from codeczoo.adversaries.logits import LogitAdversary
 from codeczoo.adversaries.losses import Hinge, LeCam, NonSaturating
 from codeczoo.adversaries.patchgan import PatchDiscriminator, batch_norm, group_norm, no_norm
+from codeczoo.adversaries.patchgan3d import ClipDiscriminator
 from codeczoo.core.base import Adversary
 from codeczoo.core.errors import ConfigError, InputError
 
@@ -165,12 +167,54 @@ def test_patch_discriminator_sees_plus_minus_one_and_takes_any_norm(norm: object
     assert (net.main[2].bias is None) == (norm is batch_norm)
 
 
+# --- clips -----------------------------------------------------------------------------------------------------------
+
+
+def test_frames_of_clips_are_judged_as_pictures() -> None:
+    torch.manual_seed(0)
+    pictures = PatchDiscriminator(width=32, layers=2, norm=group_norm)
+    x = torch.rand(2, 3, 5, 16, 24)
+    wanted = torch.cat([pictures(x[:, :, t]) for t in range(5)]).view(5, 2, 1, 2, 4).transpose(0, 1).flatten(0, 1)
+    torch.testing.assert_close(FrameDiscriminator(pictures)(x), wanted)
+    some = FrameDiscriminator(pictures, frames=2)
+    assert some(x).shape == (4, 1, 2, 4) and some(x[:, :, :1]).shape == (2, 1, 2, 4)
+    seen = {tuple(int((row - wanted).abs().flatten(1).sum(1).argmin()) for row in some(x)) for _ in range(30)}
+    assert all(a < 5 and b < 5 <= c and d >= 5 and a != b and c != d for a, b, c, d in seen)  # two of each clip
+    assert {number for one in seen for number in one} == set(range(10))
+    with pytest.raises(InputError, match=r"\(B, C, T, H, W\)"):
+        some(x[:, :, 0])
+
+
+@pytest.mark.parametrize("norm", [group_norm, no_norm])
+def test_clips_are_judged_one_by_one_whatever_their_length(norm: object) -> None:
+    torch.manual_seed(0)
+    net = ClipDiscriminator(width=32, layers=3, norm=norm)  # type: ignore[arg-type]
+    x = torch.rand(2, 3, 17, 24, 32)
+    assert net(x).shape == (2, 1, 3, 1, 2) and net(x[:, :, :9]).shape[2] == 2 and net(x[:, :, :1]).shape[2] == 1
+    torch.testing.assert_close(net(x)[1:], net(x[1:]), rtol=1e-4, atol=1e-5)  # nothing passes between clips
+    turned = x.flip(2)
+    assert not torch.allclose(net(turned).flip(2), net(x), atol=1e-4), "it sees the direction of time"
+    with torch.device("meta"):
+        published = ClipDiscriminator()
+    # 3 x 4 x 4 kernels: 3-64, 64-128, 128-256, 256-512, 512-1 with biases, and three norms
+    kernel = 3 * 4 * 4
+    sizes = [(a * kernel + 1) * b for a, b in ((3, 64), (64, 128), (128, 256), (256, 512), (512, 1))]
+    assert parameters(published) == sum(sizes) + 2 * (128 + 256 + 512)
+    deviation = ClipDiscriminator(width=32, layers=2).main[2].weight.std()
+    assert abs(float(deviation.detach()) - 0.02) < 2e-3
+    with pytest.raises(InputError, match="at least 24 pixels a side"):
+        net(torch.rand(1, 3, 5, 16, 32))
+    with pytest.raises(ConfigError, match="1 or more"):
+        ClipDiscriminator(layers=0)
+
+
 @pytest.mark.parametrize("file", sorted(CONF.glob("*.yaml")), ids=lambda file: file.stem)
-def test_every_shipped_adversary_of_pictures_builds_and_plays(file: Path) -> None:
+def test_every_shipped_adversary_that_sees_builds_and_plays(file: Path) -> None:
     if "channels" in yaml.safe_load(file.read_text()).get("discriminators", {}):
         pytest.skip("of sounds: see test_audio_adversaries.py")
     adversary = codeczoo.build(yaml.safe_load(file.read_text()))
     assert isinstance(adversary, Adversary)
-    real, fake = torch.rand(2, 1, 3, 32, 32).unbind()
+    video = file.stem in ("patchgan_frames", "patchgan_clips")
+    real, fake = torch.rand(2, 1, 3, *[5] * video, 32, 32).unbind()
     value: Tensor = adversary.adversary_loss(real, fake)[0] + adversary.codec_loss(real, fake)["adversarial"]
     assert value.shape == () and value.isfinite()

@@ -11,6 +11,7 @@ from codeczoo.core.errors import InputError, MissingError, WeightsError
 from codeczoo.core.types import Reconstruction, StreamSpec, Tokens, TokenSpec
 from codeczoo.losses.base import Term
 from codeczoo.losses.convnext import ConvNeXtLogits
+from codeczoo.losses.frames import Frames
 from codeczoo.losses.frozen import Frozen
 from codeczoo.losses.lpips import LPIPS, LPIPSNetwork
 from codeczoo.losses.pixel import L1, L2
@@ -214,3 +215,40 @@ def test_teacher_follows_the_objective_and_stays_out_of_it() -> None:
     assert not objective.state_dict() and not list(objective.parameters())
     objective.to("meta")
     assert teacher.levels.device.type == teacher.calls.device.type == "meta"
+
+
+class Brightest(L1):
+    """Keeps what it was given."""
+
+    def compare(self, x: Tensor, x_hat: Tensor) -> Tensor:
+        self.seen = x, x_hat
+        return super().compare(x, x_hat)
+
+
+def test_terms_of_pictures_see_the_same_random_frames_of_both_sides() -> None:
+    x = torch.arange(2 * 6.0).view(2, 1, 6, 1, 1).expand(2, 3, 6, 4, 4) / 12  # each frame says which it is
+    x_hat = (x + 0.01).requires_grad_()
+    drawn = set()
+    for _ in range(40):
+        term = Brightest()
+        value = Frames(term, 2)(x, made(x_hat))
+        assert value.item() == pytest.approx(0.01, rel=1e-3) and term.seen[0].shape == (4, 3, 4, 4)
+        torch.testing.assert_close(term.seen[1] - term.seen[0], torch.full((4, 3, 4, 4), 0.01))
+        places = (term.seen[0][:, 0, 0, 0] * 12).round().int().tolist()
+        assert all(place < 6 for place in places[:2]) and all(place >= 6 for place in places[2:])
+        assert len(set(places)) == 4
+        drawn |= set(places)
+    assert drawn == set(range(12))
+    value.backward()
+    assert x_hat.grad is not None and x_hat.grad[:, 0, :, 0, 0].count_nonzero() == 4
+    assert Frames(L1(), 9)(x, made(x_hat)).item() == pytest.approx(0.01, rel=1e-3)  # more than there are: all
+
+
+def test_all_frames_are_the_pictures_one_by_one(tmp_path: Path) -> None:
+    term = LPIPS(lpips_files(tmp_path)[2])
+    x, x_hat = torch.rand(2, 1, 3, 2, 16, 16).unbind()
+    wanted = torch.stack([term(x[:, :, t], made(x_hat[:, :, t])) for t in range(2)]).mean()
+    torch.testing.assert_close(Frames(term)(x, made(x_hat)), wanted)
+    assert Frames(term, 2).reads == {"x_hat"} and not list(Frames(term).parameters()) and not Frames(term).state_dict()
+    drawn = [(torch.manual_seed(3), Frames(L1(), 1)(x, made(x_hat)))[1] for _ in range(2)]
+    assert drawn[0] == drawn[1]

@@ -71,7 +71,7 @@ class PatchDiscriminator(nn.Module):
 
 def initialise(module: nn.Module) -> None:
     """Convolutions N(0, 0.02), batch norms N(1, 0.02) and 0; biases of convolutions as torch makes them."""
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, nn.Conv2d | nn.Conv3d):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, 0.02)
