@@ -13,7 +13,7 @@ from codeczoo.core.base import Codec
 from codeczoo.core.errors import ConfigError
 from codeczoo.core.types import Prefix, Reconstruction, StreamSpec, Tokens, TokenSpec
 from codeczoo.data.films import generated_film
-from codeczoo.engine.video_validation import VideoValidation, mean_over_frames
+from codeczoo.engine.video_validation import VideoValidation
 from codeczoo.metrics.image import psnr, ssim
 
 
@@ -69,14 +69,6 @@ def test_a_single_stream_has_no_prefixes_and_pictures_are_clips_of_one_frame() -
     assert {"psnr", "ssim"} == set(validation.results()) - {"codebook_use", "perplexity"}
     picture = validation.picture()
     assert picture is not None and picture.shape == (3, 2 * 16, 2 * 16 + 4)
-
-
-def test_means_are_over_the_valid_frames() -> None:
-    x = torch.rand(2, 3, 4, 8, 8)
-    x_hat = x.clone()
-    x_hat[1, :, 3] += 0.1
-    assert mean_over_frames(psnr, x, x_hat, torch.tensor([4, 3])).tolist() == [100, 100]
-    assert mean_over_frames(psnr, x, x_hat, None).tolist() == pytest.approx([100, (3 * 100 + 20) / 4], abs=1e-3)
 
 
 def test_other_media_are_told(tiny_codec: Any) -> None:

@@ -1,7 +1,5 @@
 """The validation of video."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -9,8 +7,7 @@ from codeczoo.core.errors import ConfigError
 from codeczoo.core.types import Prefix, TokenSpec
 from codeczoo.engine.validation import Validation
 from codeczoo.metrics.image import psnr, ssim
-from codeczoo.nn.frames import as_frames
-from codeczoo.nn.stream import before
+from codeczoo.metrics.video import over_frames
 
 GAP = 4  # pixels between the clips of a contact sheet
 
@@ -42,7 +39,7 @@ class VideoValidation(Validation):
 
     def compare(self, x: Tensor, x_hat: Tensor, lengths: Tensor | None) -> list[Tensor]:
         """See Validation."""
-        return [mean_over_frames(measure, x, x_hat, lengths) for measure in (psnr, ssim)]
+        return [over_frames(measure, x, x_hat, lengths) for measure in (psnr, ssim)]
 
     def show(self, samples: list[Tensor]) -> Tensor:
         """Clips side by side, time to the right, originals above and then each prefix; see Validation."""
@@ -57,14 +54,3 @@ class VideoValidation(Validation):
         places = torch.linspace(0, length - 1, min(self.frames, length)).round().long()
         shown = sample[:, :, places]  # (rows, 3, frames, H, W)
         return shown.permute(1, 0, 3, 2, 4).flatten(3, 4).flatten(1, 2)  # (3, rows * H, frames * W)
-
-
-def mean_over_frames(
-    measure: Callable[[Tensor, Tensor], Tensor], x: Tensor, x_hat: Tensor, lengths: Tensor | None
-) -> Tensor:
-    """A measure of pictures for clips x, x_hat (B, 3, T, H, W): the mean over the first `lengths` frames, (B,)."""
-    found = measure(as_frames(x), as_frames(x_hat)).view(x.shape[0], -1)  # (B, T)
-    if lengths is None:
-        return found.mean(1)
-    inside = before(lengths, x.shape[2])  # (B, T)
-    return torch.where(inside, found, 0.0).sum(1) / lengths

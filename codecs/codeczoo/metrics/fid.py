@@ -1,4 +1,4 @@
-"""rFID: the Frechet distance between the features of originals and reconstructions."""
+"""rFID and FVD: the Frechet distance between the features of originals and reconstructions."""
 
 import torch
 from torch import Tensor, nn
@@ -42,18 +42,19 @@ class Gaussian(nn.Module):
         """Mean (D,) and unbiased covariance (D, D). Raises InputError for fewer than two vectors."""
         n = float(self.count)
         if n < 2:
-            raise InputError(f"a Frechet distance needs at least 2 pictures on each side, got {n:.0f}")
+            raise InputError(f"a Frechet distance needs at least 2 samples on each side, got {n:.0f}")
         mean = self.total / n
         return mean, (self.outer - n * torch.outer(mean, mean)) / (n - 1)
 
 
 class ReconstructionFID(nn.Module):
-    """Frechet distance between the features of pictures and of their reconstructions.
+    """Frechet distance between the features of pictures, or clips, and of their reconstructions.
 
-    Published values use 50 000 ImageNet validation pictures; with few pictures the value is far too high.
+    Published values use 50 000 ImageNet validation pictures, or thousands of clips; with few the value is far too high.
 
     Args:
-        features: uint8 (B, 3, H, W) to feature vectors (B, dim); `metrics.inception.Inception` for the usual rFID.
+        features: uint8 (B, 3, *S) to feature vectors (B, dim): `metrics.inception.Inception` (2048) for the usual rFID,
+            `metrics.i3d.ClipFeatures` (400) for FVD.
         dim: length of a feature vector.
     """
 
@@ -65,10 +66,10 @@ class ReconstructionFID(nn.Module):
 
     @torch.no_grad()
     def update(self, x: Tensor, x_hat: Tensor) -> None:
-        """Counts both batches, float (B, 3, H, W) in [0, 1], rounded to 8 bits as files would be."""
+        """Counts both batches, float (B, 3, *S) in [0, 1], rounded to 8 bits as files would be."""
         for gaussian, batch in ((self.real, x), (self.fake, x_hat)):
-            pictures = (batch.float().clamp(0, 1) * 255).round().to(torch.uint8)
-            gaussian.update(self.features(pictures))
+            media = (batch.float().clamp(0, 1) * 255).round().to(torch.uint8)
+            gaussian.update(self.features(media))
 
     def reduce(self) -> None:
         """Sums over all ranks; call once, on every rank, before `result`."""
@@ -76,7 +77,7 @@ class ReconstructionFID(nn.Module):
         self.fake.reduce()
 
     def result(self) -> float:
-        """The distance. Raises InputError for fewer than two pictures."""
+        """The distance. Raises InputError for fewer than two samples."""
         return frechet_distance(*self.real.moments(), *self.fake.moments())
 
 
