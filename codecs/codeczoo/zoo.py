@@ -133,7 +133,8 @@ def from_original(
 
     Args:
         system: name of the codec's module, e.g. "titok"; see `codeczoo list`.
-        weights: the authors' weights file (.safetensors, or a pickle that is read as weights only).
+        weights: the authors' weights file (.safetensors, a pickle that is read as weights only, a TorchScript archive),
+            or a folder with encoder.jit and decoder.jit.
         config: the authors' configuration: a JSON or YAML file, or its content.
         text_tower: folder of a CLIP text tower, for TA-TiTok.
 

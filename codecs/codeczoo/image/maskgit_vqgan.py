@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from codeczoo.backbones.maskgit_cnn import CNNDecoder, CNNEncoder
-from codeczoo.core.base import Codec, Quantizer
-from codeczoo.core.types import Reconstruction, StreamSpec, Tokens, TokenSpec
+from codeczoo.core.base import Quantizer
+from codeczoo.image.grid import GridCodec
 
 
-class MaskGITVQGAN(Codec):
+class MaskGITVQGAN(GridCodec):
     """CNNEncoder, a quantizer, CNNDecoder.
 
     Args:
@@ -25,41 +24,10 @@ class MaskGITVQGAN(Codec):
         decoder: grid of latents to image.
     """
 
+    decoder: CNNDecoder
+
     def __init__(self, encoder: CNNEncoder, quantizer: Quantizer, decoder: CNNDecoder) -> None:
-        super().__init__()
-        self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder
-        stream = StreamSpec(quantizer.vocab_sizes, ("row", "column"), (None, None), rate=encoder.stride**-2)
-        self.spec = TokenSpec("image", "pixel", (stream,))
-
-    def pad(self, x: Tensor) -> Tensor:
-        """x (B, 3, H, W) with its last row and column repeated up to multiples of the stride."""
-        bottom, right = (-side % self.encoder.stride for side in x.shape[2:])
-        return F.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x
-
-    def encode(
-        self, x: Tensor, *, n_positions: int | None = None, n_codebooks: int | None = None, n_streams: int | None = None
-    ) -> Tokens:
-        """x (B, 3, H, W) in [0, 1] to codes (B, K, ceil(H/stride), ceil(W/stride))."""
-        self.check_media(x)
-        codes = self.quantizer.encode(self.encoder(self.pad(x)))
-        return self.tokens([codes], x).prefix(n_positions, n_codebooks, n_streams)
-
-    def decode(self, tokens: Tokens) -> Tensor:
-        """Codes (B, K, h, w) to x_hat (B, 3, H, W) in [0, 1], trimmed to the largest size of the batch."""
-        height, width = tokens.size.amax(0).tolist()
-        x_hat = self.render(self.quantizer.decode(tokens.check_range().codes))
-        return x_hat[:, :, :height, :width].clamp(0, 1)
-
-    def render(self, z: Tensor) -> Tensor:
-        """Quantized latents (B, D, h, w) to x_hat, not clamped."""
-        return self.decoder(z)
-
-    def forward(self, x: Tensor, *, pixels: bool = True) -> Reconstruction:
-        """One training pass."""
-        self.check_media(x)
-        q = self.quantizer(self.encoder(self.pad(x)))
-        x_hat = self.render(q.z)[:, :, : x.shape[2], : x.shape[3]] if pixels else None
-        return Reconstruction(self.tokens([q.codes], x), x_hat, q.losses)
+        super().__init__(encoder, quantizer, decoder, encoder.stride, (encoder.dim, decoder.dim))
 
     def last_layer(self) -> Tensor:
         """Weight of the decoder's last convolution."""

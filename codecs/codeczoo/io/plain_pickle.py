@@ -124,6 +124,14 @@ class Machine:
         """Appends to a list."""
         self.stack[-1].extend(items)
 
+    def new(self) -> None:
+        """Makes an object of a class."""
+        raise FormatError("its pickle wants NEWOBJ, which is not followed")
+
+    def outside(self) -> None:
+        """Replaces what names data outside of the pickle by it."""
+        raise FormatError("its pickle wants BINPERSID, which is not followed")
+
     def reduce(self) -> None:
         """What numpy's few names make of their arguments."""
         (_, name), arguments = self.take(2)
@@ -186,5 +194,7 @@ DONE: dict[str, Callable[[Machine, Any], None]] = {
     "APPEND": lambda machine, _: machine.append(machine.take(1)),
     "APPENDS": lambda machine, _: machine.append(machine.take_marked()),
     "REDUCE": lambda machine, _: machine.reduce(),
+    "NEWOBJ": lambda machine, _: machine.new(),
+    "BINPERSID": lambda machine, _: machine.outside(),
     "BUILD": lambda machine, _: machine.build(),
 }

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from codeczoo.core.errors import InputError, WeightsError
+from codeczoo.io import torchscript
 from codeczoo.io.files import atomic
 
 HEADER = "codeczoo"  # key of the safetensors metadata that holds our JSON
@@ -56,7 +57,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """The state dict in a weights file, never unpickling objects.
 
     Takes .safetensors, and .pt .pth .ckpt .bin .th read with `weights_only=True`; there a state dict under
-    "state_dict", "model" or "ema" is looked up.
+    "state_dict", "model" or "ema" is looked up. TorchScript archives (.jit) are read as data too. Of a folder the .jit
+    files are read together, as Cosmos tokenizers are published.
 
     Raises:
         InputError: no such file.
@@ -67,8 +69,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         _safetensors_metadata(path)
         with safe_open(str(path), "pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    if path.is_dir():
+        return _read_halves(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    if torchscript.is_archive(path):
+        return torchscript.read_archive(path)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and EOF errors of many kinds
@@ -81,6 +87,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         raise WeightsError(f"{path}: holds no state dict")
     return dict(found)
+
+
+def _read_halves(folder: Path) -> dict[str, Tensor]:
+    """The tensors of encoder.jit and decoder.jit. Raises InputError, WeightsError."""
+    halves = [folder / name for name in ("encoder.jit", "decoder.jit")]
+    for path in halves:
+        if not path.is_file():
+            raise InputError(f"{folder}: a folder of weights wants encoder.jit and decoder.jit; {path.name} is absent")
+    first, second = map(torchscript.read_archive, halves)
+    for key in first.keys() & second.keys():
+        raise WeightsError(f"{folder}: both archives hold {key}")
+    return first | second
 
 
 def rename(key: str, renames: Renames) -> str:
