@@ -78,7 +78,8 @@ def published_config(name: str) -> dict[str, Any]:
     *time, space, _ = map(int, re.findall(r"\d+", name))
     if not time:
         return PUBLISHED | {"z_channels": 256, "spatial_compression": space}
-    return PUBLISHED | {"z_channels": 16, "spatial_compression": space, "temporal_compression": time[0], "legacy_mode": False}
+    video = {"z_channels": 16, "temporal_compression": time[0], "legacy_mode": False}
+    return PUBLISHED | video | {"spatial_compression": space}
 
 
 def archives(name: str, folder: Path) -> None:
