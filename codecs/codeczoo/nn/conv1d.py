@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codeczoo.nn import fast1d
+from codeczoo.nn import fast1d, fold1d
 from codeczoo.nn.stream import Layer, Length, before, hide
 
 PadMode = Literal["constant", "reflect", "replicate"]
@@ -61,8 +61,8 @@ class Conv1d(Layer):
         padding: Padding | None = None, bias: bool = True,
     ) -> None:
         super().__init__()
-        self.outputs, self.stride, self.dilation, self.groups = outputs, stride, dilation, groups
-        self.padding = padding or Padding()
+        self.outputs, self.kernel, self.stride = outputs, kernel, stride
+        self.dilation, self.groups, self.padding = dilation, groups, padding or Padding()
         self.reach = (kernel - 1) * dilation + 1  # steps from the first to the last tap
         self.make_weight(nn.init.kaiming_uniform_(torch.empty(outputs, inputs // groups, kernel), a=5**0.5))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
@@ -109,6 +109,8 @@ class Conv1d(Layer):
         """x (B, C, T) to (B, C', T'), without padding."""
         if self.groups == 1 and fast1d.applies(x):
             return self._packed.conv1d(x, self.taps(), self.bias, self.stride, self.dilation)
+        if fold1d.applies(x, self.kernel, self.stride, self.dilation, self.groups):
+            return fold1d.conv1d(x, self.taps(), self.bias, self.stride)
         return F.conv1d(x, self.taps(), self.bias, self.stride, 0, self.dilation, self.groups)
 
     def _pad_each(self, x: Tensor, lengths: Tensor) -> Tensor:
@@ -231,6 +233,8 @@ class ConvTranspose1d(Layer):
     def _convolve(self, x: Tensor) -> Tensor:
         if self.groups == 1 and fast1d.applies(x):
             return self._packed.conv_transpose1d(x, self.taps(), self.bias, self.stride)
+        if fold1d.applies(x, self.kernel, self.stride, groups=self.groups):
+            return fold1d.conv_transpose1d(x, self.taps(), self.bias, self.stride)
         return F.conv_transpose1d(x, self.taps(), self.bias, self.stride, 0, 0, self.groups)
 
     def begin(self) -> "Overlap":

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from codeczoo.nn import fold1d
 
 
 def applies(x: Tensor) -> bool:
@@ -51,11 +52,14 @@ class Packed:
     ) -> Tensor:
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         rows = x.to(dtype).transpose(1, 2).contiguous()  # (B, T, C)
+        folded = stride if fold1d.applies(x, weight.shape[2], stride, dilation) else 1
+        rows = rows[:, : rows.shape[1] // folded * folded].reshape(len(x), -1, folded * x.shape[1])
         image = rows[:, None].permute(0, 3, 1, 2)  # (B, C, 1, T)
-        where = [0, pad], [1, stride], [1, dilation], 1
+        where = [0, pad], [1, stride // folded], [1, dilation], 1
         now = (*stamp(weight), dtype)
         if self._weight is not weight or self._stamp != now:
-            taps = (spread_taps(weight, spread) if spread else weight).to(dtype)[:, :, None]
+            taps = fold1d.spread(weight, spread) if spread else fold1d.fold(weight, folded)
+            taps = taps.to(dtype)[:, :, None]
             self._packed = torch.ops.mkldnn._reorder_convolution_weight(taps, *where, list(image.shape))
             self._weight, self._stamp = weight, now
         bias = None if bias is None else bias.to(dtype)
@@ -65,12 +69,6 @@ class Packed:
 def stamp(weight: Tensor) -> tuple[object, ...]:
     """Another one once a tensor has changed."""
     return weight.data_ptr(), None if weight.is_inference() else weight._version, weight.dtype, weight.device
-
-
-def spread_taps(weight: Tensor, stride: int) -> Tensor:
-    """Weight (C, C', kernel) of a transposed convolution to that of the convolution, (stride * C', C, steps)."""
-    taps = F.pad(weight, (0, -weight.shape[2] % stride)).unflatten(2, (-1, stride))  # (C, C', steps, stride)
-    return taps.flip(2).permute(3, 1, 0, 2).flatten(0, 1).contiguous()
 
 
 def is_rows(x: Tensor) -> bool:
