@@ -1,7 +1,5 @@
 """Decoder of audio in containers: FFmpeg's libraries through PyAV."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
@@ -10,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from codeczoo.core.errors import InputError, MissingError
+from codeczoo.core.errors import InputError
+from codeczoo.io import ffmpeg
 
 KINDS = "wav, flac, mp3, ogg, opus, aiff, caf, m4a, aac, webm and the sound of mp4, mov, mkv"
 PREROLL = 0.1  # seconds decoded before the place sought, until lossy decoders have settled
@@ -25,11 +24,8 @@ class ContainerSource:
     """
 
     def __init__(self, source: str | Path | bytes, where: str) -> None:
-        try:
-            import av
-        except (ImportError, OSError):
-            raise MissingError(f'{where} is nothing that soundfile reads: pip install "codeczoo[audio]"') from None
-        self.where, self._av, self._source = where, av, source
+        self.where, self._source = where, source
+        self._av = ffmpeg.library(f"{where} is nothing that soundfile reads", "audio")
         self._container: Any  # av.container.InputContainer
         self.frames: int | None = None
         self.duration: float | None = None
@@ -53,7 +49,7 @@ class ContainerSource:
         self._hold(first, 0)
 
     def _open(self) -> None:
-        with self._clear(f"{self.where} is not audio of a known kind; allowed: {KINDS}"):
+        with ffmpeg.clear(f"{self.where} is not audio of a known kind; allowed: {KINDS}"):
             source = self._source
             self._container = self._av.open(BytesIO(source) if isinstance(source, bytes) else str(source))
         if not self._container.streams.audio:
@@ -73,7 +69,7 @@ class ContainerSource:
         """See audio_sources.Source. Decodes from the begin where time stamps are coarser than a frame (Matroska)."""
         if self._first_pts is not None and 0 < self._tick * self.rate <= 1:
             pts = self._first_pts + int(Fraction(max(0, start - int(PREROLL * self.rate)), self.rate) / self._tick)
-            with self._clear(f"cannot seek in {self.where}"):
+            with ffmpeg.clear(f"cannot seek in {self.where}"):
                 self._container.seek(pts, stream=self._stream)
                 self._decoded = self._container.decode(self._stream)
             frame = self._next()
@@ -106,22 +102,9 @@ class ContainerSource:
         self._container.close()
 
     def _next(self) -> Any:
-        with self._clear(f"cannot read {self.where}"):
+        with ffmpeg.clear(f"cannot read {self.where}"):
             return next(self._decoded, None)
 
     def _samples(self, frame: Any) -> Samples:
-        with self._clear(f"cannot read {self.where}"):
+        with ffmpeg.clear(f"cannot read {self.where}"):
             return np.concatenate([part.to_ndarray().T for part in self._convert.resample(frame)])  # (t, C)
-
-    @contextmanager
-    def _clear(self, what: str) -> Iterator[None]:
-        """Errors of FFmpeg, and of PyAV where the channels change midway, as one line."""
-        try:
-            yield
-        except (self._av.FFmpegError, ValueError) as error:
-            raise InputError(f"{what} ({getattr(error, 'strerror', None) or one_line(error)})") from None
-
-
-def one_line(error: Exception) -> str:
-    """An error's text on one line."""
-    return " ".join(str(error).split()) or type(error).__name__

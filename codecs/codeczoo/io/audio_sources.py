@@ -8,7 +8,8 @@ from re import MULTILINE, findall
 from typing import Any, Protocol
 
 from codeczoo.core.errors import InputError, MissingError
-from codeczoo.io.audio_containers import ContainerSource, Samples, one_line
+from codeczoo.io.audio_containers import ContainerSource, Samples
+from codeczoo.io.ffmpeg import one_line
 
 UNKNOWN = 2**62  # libsndfile's frame count where a stream tells none is near 2^63
 UNSAID = 2**31 - 2**16  # a RIFF chunk at least this long was written to a pipe, where the length was not known
