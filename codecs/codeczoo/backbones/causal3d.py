@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from codeczoo.core.errors import ConfigError, nearest
 from codeczoo.nn.conv3d import Conv3d, FrameConv, MixedConv3d, TimeConv, TimePad, from_frames, to_frames
-from codeczoo.nn.norm3d import FrameNorm, PositionNorm
+from codeczoo.nn.norm3d import Activated, FrameNorm, PositionNorm
 from codeczoo.nn.resample3d import Cut, Enlarge, Lead, TimeBlend, TimeRepeat
-from codeczoo.nn.stream import Chain, Identity, Layer, SiLU, Sum, VideoCoder
+from codeczoo.nn.stream import Chain, Identity, Layer, Sum, VideoCoder
 
 NORMS: dict[str, type[PositionNorm] | type[FrameNorm]] = {"position": PositionNorm, "frame": FrameNorm}
 
@@ -44,9 +44,13 @@ class Style:
         """Whether copies of the first frame come in front: halving time then needs as many frames as it sees anew."""
         return self.pad == "constant"
 
-    def normed(self, channels: int) -> Layer:
+    def normed(self, channels: int) -> PositionNorm | FrameNorm:
         """A normalisation."""
         return NORMS[self.norm](channels)
+
+    def activated(self, channels: int) -> Layer:
+        """A normalisation with an activation behind it."""
+        return Activated(self.normed(channels))
 
     def conv(self, inputs: int, outputs: int) -> Layer:
         """Over frames and time."""
@@ -68,9 +72,8 @@ class Style:
         return self._block(dim, dim, self.conv(dim, dim), self.conv(dim, dim), Identity())
 
     def _block(self, inputs: int, outputs: int, conv1: Layer, conv2: Layer, shortcut: Layer) -> Layer:
-        layers = {"norm1": self.normed(inputs), "act1": SiLU(), "conv1": conv1}
-        layers |= {"norm2": self.normed(outputs), "act2": SiLU(), "conv2": conv2}
-        return Sum([shortcut, Chain(layers)])
+        layers = {"norm1": self.activated(inputs), "conv1": conv1, "norm2": self.activated(outputs), "conv2": conv2}
+        return Residual([shortcut, Chain(layers)])
 
     def pairs(self, inputs: int, outputs: int, n: int) -> Chain:
         """n times a block within frames and one over time."""
@@ -80,6 +83,15 @@ class Style:
     def middle(self, dim: int) -> Chain:
         """What lies between the levels and the latents."""
         return Chain({"block1": self.block(dim), "attention": FrameAttention(dim, self), "block2": self.block(dim)})
+
+
+class Residual(Sum):
+    """A shortcut, and a branch that ends with a convolution, whose output the sum is written over."""
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """See Layer."""
+        shortcut, branch = self.layers
+        return branch(x, lengths).add_(shortcut(x, lengths))
 
 
 class FrameAttention(Layer):
@@ -143,7 +155,7 @@ class Encoder(VideoCoder):
             levels[str(i)], dim_in = Chain(level), own
         layers: dict[str, Layer] = {"lead": Lead(stride[0] - 1)} if style.led else {}
         layers |= {"conv_in": style.conv(3, width), "levels": Chain(levels), "middle": style.middle(dim_in)}
-        layers |= {"norm_out": style.normed(dim_in), "act": SiLU(), "conv_out": style.conv(dim_in, dim)}
+        layers |= {"norm_out": style.activated(dim_in), "conv_out": style.conv(dim_in, dim)}
         super().__init__(layers)
         self.stride, self.dim = stride, dim
 
@@ -173,7 +185,7 @@ class Decoder(VideoCoder):
                 level |= {"longer": doubled(up, style), "time": MixedConv3d(own, pad=pad)}
             levels[str(i)], dim_in = Chain(level), own
         layers: dict[str, Layer] = {"conv_in": style.conv(dim, widths[-1]), "middle": style.middle(widths[-1])}
-        layers |= {"levels": Chain(levels), "norm_out": style.normed(dim_in), "act": SiLU()}
+        layers |= {"levels": Chain(levels), "norm_out": style.activated(dim_in)}
         layers["conv_out"] = style.conv(dim_in, 3)
         if style.led:
             layers["cut"] = Cut(stride[0] - 1)

@@ -1,6 +1,8 @@
 """Normalisation of video that does not look along time: over the channels of a position, or over a frame."""
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from codeczoo.nn.conv3d import from_frames, laid_out, to_frames
 from codeczoo.nn.stream import Layer
@@ -35,3 +37,19 @@ class FrameNorm(nn.GroupNorm, Layer):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """x (B, C, T, H, W) to the same shape."""
         return from_frames(super().forward(to_frames(x)), len(x), x.shape[2])
+
+
+class Activated(Layer):
+    """A normalisation with x * sigmoid(x) behind it, which takes no memory of its own where no gradient is wanted.
+
+    Args:
+        norm: the normalisation.
+    """
+
+    def __init__(self, norm: PositionNorm | FrameNorm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """x (B, C, T, H, W) to the same shape."""
+        return F.silu(self.norm(x), inplace=not torch.is_grad_enabled())

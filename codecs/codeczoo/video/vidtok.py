@@ -21,6 +21,7 @@ class VidTok(VideoCodec):
 
 RENAMES = (
     (r"\.(?:conv|norm)\.(weight|bias)$", r".\1"),
+    (r"\.norm(1|2|_out)\.", r".norm\1.norm."),
     (r"\.(norm[12]|conv[12])\.", r".branches.1.\1."),
     (r"\.nin_shortcut\.", ".branches.0."),
     (r"\.(?:down|up)\.(\d+)\.block\.(\d+)\.", r".levels.\1.blocks.\2.frame."),
