@@ -12,13 +12,14 @@ from codeczoo.core.errors import InputError
 from codeczoo.core.types import Prefix, Quantized, Reconstruction, Tokens, TokenSpec
 
 Codes = TypeVar("Codes", default=Tensor)
+Latents = TypeVar("Latents", default=Tensor)
 
 
-class Quantizer(nn.Module, ABC, Generic[Codes]):
+class Quantizer(nn.Module, ABC, Generic[Codes, Latents]):
     """Continuous latents to codes and back.
 
     Codes are one tensor. A quantizer with several streams is a Quantizer[tuple[Tensor, ...]]: a tensor for each stream,
-    coarse to fine.
+    coarse to fine. Latents are one tensor too, unless a second type says otherwise.
 
     Attributes:
         vocab_sizes: entries of each of the K codebooks, coarse to fine; of all streams, one after the other.
@@ -33,10 +34,10 @@ class Quantizer(nn.Module, ABC, Generic[Codes]):
     starting: bool = False
 
     @abstractmethod
-    def forward(self, z: Tensor, valid: Tensor | None = None) -> Quantized:
+    def forward(self, z: Latents, valid: Latents | None = None) -> Quantized:
         """z (B, D, *S), valid bool (B, *S) or None. Masked positions count in no loss, statistic or codebook."""
 
-    def initialize(self, z: Tensor, valid: Tensor | None = None) -> None:
+    def initialize(self, z: Latents, valid: Latents | None = None) -> None:
         """Starts codebooks that begin from data, from a training batch as for `forward`; on every rank.
 
         Those of several layers start one layer a call, so call it once per training batch while `starting`.
@@ -50,7 +51,7 @@ class Quantizer(nn.Module, ABC, Generic[Codes]):
         return (None,) * len(self.vocab_sizes)
 
     @abstractmethod
-    def encode(self, z: Tensor) -> Codes:
+    def encode(self, z: Latents) -> Codes:
         """z (B, D, *S) to codes int64 (B, K, *S). No losses, no state."""
 
     @abstractmethod

@@ -183,3 +183,11 @@ class Enlarge(Layer):
         if not x.numel():
             return x.new_zeros(*x.shape[:3], 2 * x.shape[3], 2 * x.shape[4])
         return from_frames(F.interpolate(to_frames(x), scale_factor=2.0, mode="nearest"), len(x), x.shape[2])
+
+
+class Spread(Layer):
+    """Four channels become the pixels of a square: (B, 4 C, T, H, W) to (B, C, T, 2 H, 2 W)."""
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """See Layer."""
+        return from_frames(F.pixel_shuffle(to_frames(x), 2), len(x), x.shape[2])

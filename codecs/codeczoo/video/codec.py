@@ -4,6 +4,8 @@ Time follows one rule, whatever the system: T = 1 + f n frames are 1 + n latents
 Other clips are filled up at the end with their last frame, frames at the bottom and on the right with their edge.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -34,15 +36,29 @@ class VideoCodec(Codec):
 
     def __init__(self, encoder: VideoCoder, quantizer: Quantizer, decoder: VideoCoder) -> None:
         super().__init__()
+        self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder
+        self.check_parts()
+        self.spec = TokenSpec("video", "pixel", self.grids(), ("positions", *quantizer.prefixes))
+
+    def check_parts(self) -> None:
+        """Raises ConfigError for parts that do not fit together."""
+        encoder, quantizer, decoder = self.encoder, self.quantizer, self.decoder
         if not encoder.dim == quantizer.dim == decoder.dim:
             dims = f"{encoder.dim}, {quantizer.dim}, {decoder.dim}"
             raise ConfigError(f"encoder, quantizer and decoder must agree in the channels of latents, got {dims}")
         if encoder.stride != decoder.stride:
             raise ConfigError(f"encoder and decoder must agree in stride, got {encoder.stride}, {decoder.stride}")
-        self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder
-        self.stride = encoder.stride
-        prefixes = ("positions", *quantizer.prefixes)
-        self.spec = TokenSpec("video", "pixel", (video_stream(quantizer.vocab_sizes, self.stride),), prefixes)
+
+    def grids(self) -> tuple[StreamSpec, ...]:
+        """The streams of codes, coarse to fine."""
+        return (video_stream(self.quantizer.vocab_sizes, self.encoder.stride),)
+
+    @property
+    def stride(self) -> tuple[int, int, int]:
+        """(f, h, w), frames, rows and columns that a position of the coarsest stream stands for."""
+        stride = self.spec.streams[0].stride
+        assert stride is not None
+        return stride
 
     # --- whole clips -------------------------------------------------------------------------------------------------
 
@@ -50,7 +66,7 @@ class VideoCodec(Codec):
         self, x: Tensor, *, n_positions: int | None = None, n_codebooks: int | None = None,
         n_streams: int | None = None, lengths: Tensor | None = None,
     ) -> Tokens:
-        """x (B, 3, T, H, W) in [0, 1] to codes (B, K, 1 + ceil((T - 1) / f), ceil(H / h), ceil(W / w)).
+        """x (B, 3, T, H, W) in [0, 1] to codes (B, K, 1 + ceil((T - 1) / f), ceil(H / h), ceil(W / w)) each stream.
 
         Args:
             x: the clips; `lengths` int64 (B,) says how many frames of each count, where they differ. Each clip gets the
@@ -58,26 +74,44 @@ class VideoCodec(Codec):
         """
         self.check_media(x)
         z, steps = self.latents(x, lengths)
-        codes = self.first_codes(z, n_codebooks)
+        streams = self.first_codes(z, n_codebooks, n_streams)
         size = torch.tensor(x.shape[2:], dtype=torch.int64, device=x.device).repeat(len(x), 1)
         if lengths is not None:
             size[:, 0] = lengths
-        if steps is not None:
-            codes = hide(codes, steps)
-        tokens = Tokens(self.spec, (codes,), size, None if steps is None else (steps,))
-        return tokens.prefix(n_positions, None, n_streams)
+        own = None if steps is None else tuple(self.of_stream(s, steps) for s in range(len(streams)))
+        if own is not None:
+            streams = tuple(hide(codes, n) for codes, n in zip(streams, own, strict=True))
+        return Tokens(self.spec, streams, size, own).prefix(n_positions, None, n_streams)
 
-    def first_codes(self, z: Tensor, n: int | None) -> Tensor:
-        """Latents (B, D, t, h, w) to the first n codebooks (B, n, t, h, w); None: all. Raises InputError."""
-        if isinstance(self.quantizer, Layered) and n is not None:
-            return self.quantizer.encode(z, n)
-        if n not in (None, len(self.quantizer.vocab_sizes)):
-            name, most = type(self).__name__, len(self.quantizer.vocab_sizes)
+    def first_codes(self, z: Any, n_codebooks: int | None = None, n_streams: int | None = None) -> tuple[Tensor, ...]:
+        """Latents to codes (B, K, t, h, w) of each stream, or the first codebooks or streams. Raises InputError."""
+        if isinstance(self.quantizer, Layered) and n_codebooks is not None:
+            return (self.quantizer.encode(z, n_codebooks),)
+        self.check_codebooks(n_codebooks)
+        return (self.quantizer.encode(z),)
+
+    def check_codebooks(self, n: int | None) -> None:
+        """Raises InputError unless n is None or as many codebooks as a stream has."""
+        most = max(len(stream.vocab_sizes) for stream in self.spec.streams)
+        if n not in (None, most):
+            name = type(self).__name__
             raise InputError(f"this {name} decodes no prefix of codebooks: n_codebooks must be {most}, got {n}")
-        return self.quantizer.encode(z)
 
-    def latents(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """x (B, 3, T, H, W) in [0, 1] to latents (B, D, t, h, w), and how many of them each clip has; None: all."""
+    def dequantized(self, streams: tuple[Tensor, ...]) -> Tensor:
+        """Codes to what the decoder takes, (B, D, t, h, w)."""
+        return self.quantizer.decode(streams[0])
+
+    def of_stream(self, stream: int, steps: Length) -> Length:
+        """Positions in time of a stream that go with so many of the coarsest."""
+        stride = self.spec.streams[stream].stride
+        assert stride is not None
+        return 1 + (steps - 1) * self.stride[0] // stride[0]
+
+    def latents(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Any, Tensor | None]:
+        """x (B, 3, T, H, W) in [0, 1] to latents (B, D, t, h, w), and how many of them each clip has; None: all.
+
+        Latents of several streams are several, and the number is that of the coarsest.
+        """
         if not x.shape[2]:
             raise InputError("a video wants one frame at least")
         x = 2 * self.filled(x) - 1
@@ -109,16 +143,16 @@ class VideoCodec(Codec):
         return frames.unflatten(0, (len(x), x.shape[2])).transpose(1, 2)
 
     def decode(self, tokens: Tokens) -> Tensor:
-        """Codes (B, K, t, h, w) to x_hat (B, 3, T, H, W) in [0, 1], each size the largest of the batch; 0 behind ends.
+        """Codes (B, K, t, h, w) of each stream to x_hat (B, 3, T, H, W) in [0, 1], 0 behind the end of each clip.
 
-        A prefix in time gives the frames that it covers.
+        Each size is the largest of the batch. A prefix in time gives the frames that it covers.
         """
         tokens = tokens.check_range()
-        z = self.quantizer.decode(tokens.codes)
+        z = self.dequantized(tokens.streams)
         latents = tokens.stream_lengths()
         frames = torch.minimum(tokens.size[:, 0], 1 + (latents - 1) * self.stride[0])
         height, width = tokens.size[:, 1:].amax(0).tolist()
-        x_hat = self.render(z, None if tokens.lengths is None else latents)
+        x_hat = self.render(z, None if tokens.lengths is None else self.of_stream(-1, latents))
         x_hat = x_hat[:, :, : int(frames.max()), :height, :width].clamp(0, 1)
         return x_hat if tokens.lengths is None else hide(x_hat, frames)
 
@@ -179,7 +213,7 @@ class Stream:
         if last and self._newest is not None:
             more = codec.whole(self._given) - self._given
             x = join([x, self._newest.expand(-1, -1, more, -1, -1)])
-        return (codec.first_codes(codec.encoder.step(x, self._encoding, last), n_codebooks),)
+        return self.quantized(codec.encoder.step(x, self._encoding, last), last, n_codebooks)
 
     @torch.no_grad()
     def decode(self, streams: tuple[Tensor, ...], last: bool = False) -> Tensor:
@@ -189,15 +223,24 @@ class Stream:
         piece by piece.
         """
         self.codec.decoder.check_streamable()
-        z = self.codec.quantizer.decode(streams[0])
+        z = self.dequantized(streams, last)
         return ((self.codec.decoder.step(z, self._decoding, last) + 1) / 2).clamp(0, 1)
+
+    def quantized(self, z: Any, last: bool, n_codebooks: int | None) -> tuple[Tensor, ...]:
+        """The next latents to codes."""
+        return self.codec.first_codes(z, n_codebooks)
+
+    def dequantized(self, streams: tuple[Tensor, ...], last: bool) -> Tensor:
+        """The next codes to what the decoder takes."""
+        return self.codec.dequantized(streams)
 
     @property
     def lookahead(self) -> int:
         """Most frames that must have come behind the last one of a latent before all of its own are decoded."""
-        codec = self.codec
-        ends = [1 + n * codec.stride[0] for n in range(64)]
-        return max(codec.encoder.needs(codec.decoder.needs(end)) - end for end in ends)
+        f, fine = self.codec.stride[0], self.codec.decoder.stride[0]
+        ends = [1 + n * f for n in range(64)]
+        latents = [1 - (1 - self.codec.decoder.needs(end)) * fine // f for end in ends]  # of the coarsest stream
+        return max(self.codec.encoder.needs(n) - end for n, end in zip(latents, ends, strict=True))
 
 
 def video_stream(vocab_sizes: tuple[int, ...], stride: tuple[int, int, int], name: str = "codes") -> StreamSpec:
