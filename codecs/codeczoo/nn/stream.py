@@ -252,4 +252,4 @@ def hide(x: Tensor, lengths: Tensor | None) -> Tensor:
     if lengths is None:
         return x
     inside = before(lengths, x.shape[2])
-    return torch.where(inside.view(len(x), 1, -1, *[1] * (x.ndim - 3)), x, 0.0)
+    return torch.where(inside.view(len(x), 1, -1, *[1] * (x.ndim - 3)), x, x.new_zeros(()))
