@@ -17,18 +17,16 @@ from torch import Tensor, nn
 
 import codeczoo
 from codeczoo import zoo
+from codeczoo.backbones import cosmos2d, cosmos3d
 from codeczoo.core.errors import ConfigError, WeightsError
 from codeczoo.io.weights import map_keys
+from codeczoo.nn.attention3d import TimeAttention
+from codeczoo.nn.stream import Identity
 
 PARITY = Path(os.environ.get("CODECZOO_PARITY", SHARED / "parity"))
-SYSTEMS = [name for name in ("cosmos_di",) if (PARITY / name).is_dir()]
+SYSTEMS = [name for name in ("cosmos_di", "cosmos_dv") if (PARITY / name).is_dir()]
 KEY_LISTS = [path for name in SYSTEMS for path in sorted((PARITY / name).glob("published_keys_*"))]
 absent = pytest.mark.skipif(not SYSTEMS, reason=f"no parity fixtures at {PARITY} (set CODECZOO_PARITY)")
-PUBLISHED = {
-    "attn_resolutions": [32], "channels": 128, "channels_mult": [2, 4, 4], "num_res_blocks": 2, "resolution": 1024,
-    "patch_size": 4, "patch_method": "haar", "z_factor": 1, "quantizer": "FSQ", "embedding_dim": 6,
-    "levels": [8, 8, 8, 5, 5, 5],
-}  # fmt: skip
 
 
 def config_of(name: str) -> dict[str, Any]:
@@ -45,41 +43,66 @@ def tolerance(name: str, what: str) -> float:
     return float(found.group(1).rstrip("."))
 
 
+def latents(codec: Any, x: Tensor) -> Tensor:
+    found = codec.latents(x)
+    return found if isinstance(found, Tensor) else found[0]
+
+
 @absent
+@torch.no_grad()
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_equal_codes_and_reconstructions(name: str) -> None:
     codec, io = load(name), load_file(PARITY / name / "io.safetensors")
     x = (io["input"] + 1) / 2
-    with torch.no_grad():
-        assert (codec.latents(x) - io["z"]).abs().max() <= tolerance(name, "z")
-        tokens = codec.encode(x)
-        assert torch.equal(tokens.codes[:, 0], io["tokens"])
-        assert torch.equal(codec.quantizer.decode(tokens.codes), io["codes"])
-        x_hat = codec.render(io["codes"])
-        assert (2 * x_hat - 1 - io["recon"]).abs().max() <= tolerance(name, "recon")
-        torch.testing.assert_close(codec.decode(tokens), x_hat.clamp(0, 1), atol=1e-5, rtol=0)
+    assert (latents(codec, x) - io["z"]).abs().max() <= tolerance(name, "z")
+    tokens = codec.encode(x)
+    assert torch.equal(tokens.codes[:, 0], io["tokens"])
+    assert torch.equal(codec.quantizer.decode(tokens.codes), io["codes"])
+    x_hat = codec.render(io["codes"])
+    assert (2 * x_hat - 1 - io["recon"]).abs().max() <= tolerance(name, "recon")
+    torch.testing.assert_close(codec.decode(tokens), x_hat.clamp(0, 1), atol=1e-5, rtol=0)
+    if name == "cosmos_dv":
+        first = codec.encode(x[:, :, :1])
+        assert torch.equal(first.codes[:, 0], io["tokens_single_frame"])
+        assert torch.equal(first.codes, tokens.codes[:, :, :1])
+        x_hat = codec.render(codec.quantizer.decode(first.codes))
+        assert (2 * x_hat - 1 - io["recon_single_frame"]).abs().max() <= tolerance(name, "recon")
 
 
 @absent
 @pytest.mark.parametrize("path", KEY_LISTS or [None], ids=lambda p: p.name if p else "none")
 def test_published_keys_map(path: Path) -> None:
-    """The key list of the real checkpoint fills the full-size codec, nothing left over and nothing missing."""
+    """The key list of the real checkpoint fills the full-size codec; what is left over are changes of size not done."""
     published = {key: shape for key, (shape, _) in json.loads(path.read_text()).items()}
-    module = zoo._system(path.parent.name)
+    module, config = zoo._system(path.parent.name), published_config(path.stem)
     with torch.device("meta"):
-        codec = zoo.original_skeleton(module, published_config(path.stem))
+        codec = zoo.original_skeleton(module, config)
+        state = zoo.original_state(module, {key: torch.empty(shape) for key, shape in published.items()}, config)
     wanted = {key: value.shape for key, value in codec.state_dict().items()}
-    places = map_keys(published, wanted, module.RENAMES, module.UNUSED)
-    assert len(places) == len(published) and set(places.values()) == set(wanted)
+    places = map_keys({key: value.shape for key, value in state.items()}, wanted, module.RENAMES, module.UNUSED)
+    assert len(places) == len(state) and set(places.values()) == set(wanted)
+    time, rows, columns = ([*map(int, re.findall(r"\d+", path.stem))] * 2)[-3:]
+    stride = codec.stride if isinstance(codec.stride, tuple) else (codec.stride,) * 3
+    assert stride == (time, rows, columns)
+    idle = {re.sub(r"\.(weight|bias)$", "", key.replace(".conv3d", "")) for key in published.keys() - state.keys()}
+    assert idle == {
+        f"{place}sample.conv{n}" for place, numbers in IDLE.get(path.stem[15:], {}).items() for n in numbers
+    }
+
+
+IDLE = {  # convolutions that the original has for changes of size which it does not do
+    "DV4x8x8": {
+        "encoder.down.0.down": "2", "encoder.down.1.down": "123", "decoder.up.1.up": "123", "decoder.up.2.up": "1"
+    },
+    "DV8x8x8": {"encoder.down.1.down": "123", "decoder.up.2.up": "123"},
+    "DV8x16x16": {"encoder.down.1.down": "2", "decoder.up.2.up": "1"},
+}  # fmt: skip
 
 
 def published_config(name: str) -> dict[str, Any]:
-    """The arguments of a published tokenizer, by its name (published_keys_DV8x16x16: time, rows, columns)."""
+    """What must be said of a published tokenizer, by its name (published_keys_DV8x16x16: time, rows, columns)."""
     *time, space, _ = map(int, re.findall(r"\d+", name))
-    if not time:
-        return PUBLISHED | {"z_channels": 256, "spatial_compression": space}
-    video = {"z_channels": 16, "temporal_compression": time[0], "legacy_mode": False}
-    return PUBLISHED | video | {"spatial_compression": space}
+    return {"spatial_compression": space} | ({"temporal_compression": time[0]} if time else {})
 
 
 def archives(name: str, folder: Path) -> None:
@@ -128,14 +151,66 @@ def test_pairs_of_archives(name: str, tmp_path: Path) -> None:
         codeczoo.from_original(name, tmp_path / "encoder.jit", config_of(name))
 
 
-@absent
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", ["cosmos_di", "cosmos_dv"])
 @pytest.mark.parametrize(("change", "message"), [
     ({"quantizer": "LFQ"}, "quantizer 'LFQ'"), ({"patch_method": "rearrange"}, "patch_method 'rearrange'"),
-    ({"levels": [8, 8]}, r"levels \[8, 8\]"), ({"spatial_compression": 12}, "spatial_compression"),
-    ({"spatial_compression": 64}, "n_resize"), ({"channels": None}, "lacks .channels"),
+    ({"levels": [8, 8]}, r"levels \[8, 8\]"), ({"spatial_compression": 12}, "4 times 2, up to 3 times, got 12"),
+    ({"spatial_compression": 64}, "got 64"), ({"spatial_compression": None}, "lacks 'spatial_compression'"),
+    ({"name": "CI"}, "name 'CI'"),
 ])  # fmt: skip
 def test_other_models_are_refused(name: str, change: dict[str, Any], message: str) -> None:
-    config = {key: value for key, value in (config_of(name) | change).items() if value is not None}
-    with pytest.raises(ConfigError, match=message):
-        codeczoo.from_original(name, PARITY / name / "weights.safetensors", config)
+    config = {"spatial_compression": 8, "temporal_compression": 8, "channels": 32} | change
+    config = {key: value for key, value in config.items() if value is not None}
+    with pytest.raises(ConfigError, match=message), torch.device("meta"):
+        zoo.original_skeleton(zoo._system(name), config)
+
+
+def test_other_video_models_are_refused() -> None:
+    module = zoo._system("cosmos_dv")
+    rates = {"spatial_compression": 8, "temporal_compression": 8}
+    for change, message in (({"encoder": "BASE"}, "encoder 'BASE'"), ({"temporal_compression": 2}, "temporal"),
+                            ({"temporal_compression": 16}, "agree in stride")):  # fmt: skip
+        with pytest.raises(ConfigError, match=message), torch.device("meta"):
+            zoo.original_skeleton(module, rates | change)
+
+
+def test_where_older_decoders_change_time() -> None:
+    """`legacy_mode` doubles time one level earlier."""
+    module = zoo._system("cosmos_dv")
+    for legacy, level in ((False, "1"), (True, "2")):
+        config = {"spatial_compression": 8, "temporal_compression": 8, "legacy_mode": legacy}
+        with torch.device("meta"):
+            codec = zoo.original_skeleton(module, config)
+        (resized,) = {key.split(".")[2] for key in codec.state_dict() if key.startswith("decoder") and "resize" in key}
+        assert resized == level and codec.stride == (8, 8, 8)
+
+
+@torch.no_grad()
+def test_attention_in_time_looks_back_so_far() -> None:
+    torch.manual_seed(0)
+    whole, near = (TimeAttention(8, Identity(), context) for context in (100, 3))
+    near.load_state_dict(whole.state_dict())
+    x = torch.randn(2, 8, 7, 2, 3)
+    torch.testing.assert_close(near(x[:, :, :3]), whole(x[:, :, :3]))
+    for t in range(2, 7):  # as if the clip began two steps before
+        torch.testing.assert_close(near(x)[:, :, t], whole(x[:, :, t - 2 : t + 1])[:, :, -1])
+    state = near.begin()
+    for t in range(7):
+        near.step(x[:, :, t : t + 1], state)
+        assert state.keys.shape[2] == state.values.shape[2] == min(t + 1, 2)
+        assert state.keys.untyped_storage().nbytes() == 4 * state.keys.numel()
+    with pytest.raises(ConfigError, match="at least 1, got 0"):
+        TimeAttention(8, Identity(), 0)
+
+
+def test_changes_of_size_are_between_levels() -> None:
+    half = {"patch": 2, "width": 8, "multipliers": [1, 2], "n_blocks": 1, "hidden": 4, "dim": 3}
+    for places, message in (({"space_levels": [1], "time_levels": []}, "space_levels must be among 0..0"),
+                            ({"space_levels": [], "time_levels": [0, 0]}, "time_levels .* each once")):  # fmt: skip
+        for kind in (cosmos3d.Encoder, cosmos3d.Decoder):
+            with pytest.raises(ConfigError, match=message):
+                kind(**half, **places)
+    flat = {key: value for key, value in half.items() if key != "width"} | {"width": 32, "n_resize": 3}
+    for kind in (cosmos2d.Encoder, cosmos2d.Decoder):
+        with pytest.raises(ConfigError, match=r"n_resize must be 0\.\.2"):
+            kind(**flat)

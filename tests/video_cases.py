@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 import codeczoo
+from codeczoo.nn.conv3d import Conv3d, FrameConv
 
 LEVELS = [8, 5, 5]
 HALF = {"dim": 3, "width": 8, "multipliers": [1, 2, 2], "blocks": 1, "time_levels": [0, 1]}
@@ -28,12 +29,27 @@ def residual() -> dict[str, Any]:
     return vidtok() | {"quantizer": {"_target_": "codeczoo.quantizers.residual.Residual", "layers": [layer] * 2}}
 
 
+def cosmos(**changes: Any) -> dict[str, Any]:
+    """A tree of Cosmos, both halves changed alike; attention in time sees fewer latents than clips here have."""
+    own = {"patch": 2, "width": 8, "multipliers": [1, 2, 2], "n_blocks": 1, "hidden": 8, "dim": 3}
+    own |= {"space_levels": [0], "time_levels": [0], "context": 3, **changes}
+    return {
+        "_target_": "codeczoo.video.cosmos_dv.CosmosDV",
+        "encoder": {"_target_": "codeczoo.backbones.cosmos3d.Encoder", **own},
+        "quantizer": {"_target_": "codeczoo.quantizers.fsq.FSQ", "levels": LEVELS},
+        "decoder": {"_target_": "codeczoo.backbones.cosmos3d.Decoder", **own},
+    }
+
+
 CAUSAL = {
     "vidtok": vidtok(),
     "vidtok, zeros in front": vidtok(pad="constant"),
     "vidtok, frames in groups": vidtok(norm="frame", width=32),
     "vidtok, time once": vidtok(time_levels=[1]),
     "vidtok, two codebooks": residual(),
+    "cosmos": cosmos(),
+    "cosmos, attention in a level": cosmos(attention_levels=[1], space_levels=[1], time_levels=[1]),
+    "cosmos, time by patches alone": cosmos(patch=4, space_levels=[], time_levels=[]),
 }
 ALL = CAUSAL | {"vidtok, blended": vidtok("blend")}
 
@@ -49,7 +65,7 @@ def build(name: str, seed: int = 0) -> Any:
             if key.endswith("codebook"):
                 value.copy_(torch.randn_like(value) * 0.3)
         z = codec.latents(clip(9, 16, 16))[0]
-        last = codec.encoder.conv_out
+        last = [part for part in codec.encoder.modules() if isinstance(part, Conv3d | FrameConv)][-1]
         last.weight.mul_(0.7 / z.std())
         last.bias.sub_(z.mean((0, 2, 3, 4))).mul_(0.7 / z.std())
     return codec

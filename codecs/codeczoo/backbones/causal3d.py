@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from codeczoo.core.errors import ConfigError, nearest
-from codeczoo.nn.conv3d import Conv3d, FrameConv, MixedConv3d, TimeConv, TimePad, from_frames, to_frames
+from codeczoo.nn.attention3d import FrameAttention
+from codeczoo.nn.conv3d import Conv3d, FrameConv, MixedConv3d, TimeConv, TimePad
 from codeczoo.nn.norm3d import Activated, FrameNorm, PositionNorm
 from codeczoo.nn.resample3d import Cut, Enlarge, Lead, TimeBlend, TimeRepeat
 from codeczoo.nn.stream import Chain, Identity, Layer, Sum, VideoCoder
@@ -82,7 +82,8 @@ class Style:
 
     def middle(self, dim: int) -> Chain:
         """What lies between the levels and the latents."""
-        return Chain({"block1": self.block(dim), "attention": FrameAttention(dim, self), "block2": self.block(dim)})
+        attention = FrameAttention(dim, self.normed(dim))
+        return Chain({"block1": self.block(dim), "attention": attention, "block2": self.block(dim)})
 
 
 class Residual(Sum):
@@ -92,30 +93,6 @@ class Residual(Sum):
         """See Layer."""
         shortcut, branch = self.layers
         return branch(x, lengths).add_(shortcut(x, lengths))
-
-
-class FrameAttention(Layer):
-    """Attention among all places of a frame, one head, around the identity.
-
-    Args:
-        dim: channels.
-        style: of the normalisation.
-    """
-
-    def __init__(self, dim: int, style: Style) -> None:
-        super().__init__()
-        self.norm = style.normed(dim)
-        self.q, self.k, self.v, self.out = (nn.Linear(dim, dim) for _ in range(4))
-        for linear in (self.q, self.k, self.v, self.out):
-            nn.init.zeros_(linear.bias)
-
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """x (B, C, T, H, W) to the same shape."""
-        if not x.numel():
-            return x
-        places = to_frames(self.norm(x)).flatten(2).transpose(1, 2)  # (B T, H W, C)
-        y = self.out(F.scaled_dot_product_attention(self.q(places), self.k(places), self.v(places)))
-        return x + from_frames(y.transpose(1, 2).unflatten(2, x.shape[3:]), len(x), x.shape[2])
 
 
 def _strides(name: str, levels: int, times: Sequence[int]) -> tuple[int, int, int]:

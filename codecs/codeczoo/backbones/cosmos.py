@@ -7,18 +7,11 @@ from codeczoo.core.errors import ConfigError
 
 # Tables of the Haar bands and of FSQ's levels, which TorchScript archives hold as well; the configuration tells both.
 UNUSED = (r"\b(un)?patcher(3d)?\.", r"^(quantizer|inv_quant)\.")
-RENAMES = (
-    (r"\b(?:down|up)\.(\d+)\.block\.(\d+)\.", r"stages.\1.blocks.\2."),
-    (r"\b(?:down|up)\.(\d+)\.attn\.(\d+)\.", r"stages.\1.attentions.\2."),
-    (r"\b(?:down|up)\.(\d+)\.(?:down|up)sample\.", r"stages.\1.resize."),
-    (r"\.mid\.block_1\.", ".middle.0."),
-    (r"\.mid\.attn_1\.", ".middle.1."),
-    (r"\.mid\.block_2\.", ".middle.2."),
-    (r"\.nin_shortcut\.", ".shortcut."),
-    (r"\.proj_out\.", ".out."),
-    (r"^quant_conv\.", "encoder.project."),
-    (r"^post_quant_conv\.", "decoder.project."),
-)
+PUBLISHED = {
+    "attn_resolutions": [32], "channels": 128, "channels_mult": [2, 4, 4], "num_res_blocks": 2, "resolution": 1024,
+    "patch_size": 4, "patch_method": "haar", "z_factor": 1, "quantizer": "FSQ", "embedding_dim": 6,
+    "levels": [8, 8, 8, 5, 5, 5],
+}  # fmt: skip
 
 
 def quantizer_tree(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,12 +35,19 @@ def shared_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def check_name(config: Mapping[str, Any], known: str) -> None:
+    """Raises ConfigError unless a configuration that has a name is of the `known` kind of tokenizer."""
+    name = config.get("name", known)
+    if name != known:
+        raise ConfigError(f"name {name!r}: wanted {known!r} (CI and CV are continuous autoencoders, not tokenizers)")
+
+
 def halvings(config: Mapping[str, Any], key: str) -> int:
     """How often the network halves what `key` compresses, behind the patches. Raises ConfigError."""
-    total, patch = config[key], config["patch_size"]
+    total, patch, most = config[key], config["patch_size"], len(config["channels_mult"])
     times = total.bit_length() - patch.bit_length()
-    if times < 0 or total != patch * 2**times:
-        raise ConfigError(f"{key} must be patch_size {patch} times a power of 2, got {total}")
+    if not 0 <= times <= most or total != patch * 2**times:
+        raise ConfigError(f"{key} must be patch_size {patch} times 2, up to {most} times, got {total}")
     return times
 
 

@@ -150,7 +150,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, 3, H, W) in [-1, 1], sides multiples of `stride`, to z (B, D, H/stride, W/stride)."""
-        h = self.conv_in(self.patches(x))  # the patches come channels last, as convolutions like it
+        h = self.conv_in(self.patches(x))
         for stage in self.stages:
             h = stage(h)
         return self.project(self.conv_out(F.silu(self.norm_out(self.middle(h)))))

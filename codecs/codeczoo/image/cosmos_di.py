@@ -46,12 +46,29 @@ class CosmosDI(GridCodec):
 
 # --- the authors' checkpoints ---------------------------------------------------------------------------------------
 
-RENAMES = (*cosmos.RENAMES, (r"\.resize\.conv\.", ".resize."))
+RENAMES = (
+    (r"\.(?:down|up)\.(\d+)\.block\.(\d+)\.", r".stages.\1.blocks.\2."),
+    (r"\.(?:down|up)\.(\d+)\.attn\.(\d+)\.", r".stages.\1.attentions.\2."),
+    (r"\.(?:down|up)\.(\d+)\.(?:down|up)sample\.conv\.", r".stages.\1.resize."),
+    (r"\.mid\.block_1\.", ".middle.0."),
+    (r"\.mid\.attn_1\.", ".middle.1."),
+    (r"\.mid\.block_2\.", ".middle.2."),
+    (r"\.nin_shortcut\.", ".shortcut."),
+    (r"\.proj_out\.", ".out."),
+    (r"^quant_conv\.", "encoder.project."),
+    (r"^post_quant_conv\.", "decoder.project."),
+)
 UNUSED = cosmos.UNUSED
+PUBLISHED = cosmos.PUBLISHED | {"z_channels": 256}
 
 
 def original_tree(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Configuration tree of the codec that the arguments of the authors' tokenizer describe. Raises ConfigError."""
+    """Configuration tree of the codec that the arguments of the authors' tokenizer describe. Raises ConfigError.
+
+    Only `spatial_compression` must be there: 8 for DI8x8, 16 for DI16x16; others are as published.
+    """
+    config = {**PUBLISHED, **config}
+    cosmos.check_name(config, "DI")
     n_resize = cosmos.halvings(config, "spatial_compression")
     down, up = cosmos.attending(config, n_resize)
     shared = cosmos.shared_arguments(config) | {"n_resize": n_resize}

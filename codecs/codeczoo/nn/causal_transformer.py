@@ -61,16 +61,9 @@ class WindowedAttention(nn.Module):
             k, v = torch.cat([past.keys, k], 2), torch.cat([past.values, v], 2)
         kept = max(0, k.shape[2] - self.context + 1)
         past.keys, past.values = k[:, :, kept:], v[:, :, kept:]
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self._mask(q.shape[2], k.shape[2], x.device))
+        mask = window_mask(q.shape[2], k.shape[2], self.context, x.device)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return linear(self.out, rearrange(y, "b h t d -> b t (h d)"))
-
-    def _mask(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
-        """Which keys each query may look at, bool (queries, keys); both end with the same step. None: all."""
-        if queries == 1 and keys <= self.context:
-            return None
-        at = torch.arange(keys - queries, keys, device=device)[:, None]
-        back = at - torch.arange(keys, device=device)
-        return (back >= 0) & (back < self.context)
 
 
 class Block(nn.Module):
@@ -136,6 +129,18 @@ class CausalTransformer(Layer):
         at = torch.arange(first, first + steps, device=device, dtype=torch.float64)
         speed = self.base ** (-torch.arange(self.pairs, device=device, dtype=torch.float64) / self.pairs)
         return torch.polar(torch.ones((), dtype=torch.float64, device=device), at[:, None] * speed).to(torch.complex64)
+
+
+def window_mask(queries: int, keys: int, context: int, device: torch.device) -> Tensor | None:
+    """Which keys each query may look at, bool (queries, keys): its own and the context - 1 before it. None: all.
+
+    Both end with the same step.
+    """
+    if queries == 1 and keys <= context:
+        return None
+    at = torch.arange(keys - queries, keys, device=device)[:, None]
+    back = at - torch.arange(keys, device=device)
+    return (back >= 0) & (back < context)
 
 
 def _turned(x: Tensor, turn: Tensor) -> Tensor:

@@ -80,7 +80,8 @@ class HaarPatches(_Haar):
     def forward(self, x: Tensor) -> Tensor:
         """x to its bands."""
         rows = rearrange(x, "b c (h p) (w q) -> b h w c (p q)", p=self.side, q=self.side)
-        return rearrange(self.transformed(rows).to(x.dtype), "b h w c n -> b (n c) h w")
+        bands = self.transformed(rows).to(x.dtype)
+        return rearrange(bands, "b h w c n -> b h w (n c)").movedim(-1, 1)  # channels last, as convolutions like it
 
 
 class HaarPixels(_Inverse):
@@ -149,7 +150,8 @@ class HaarClips(_Haar, Layer):
         state.held = x[:, :, whole:].clone()  # a view would keep all of the piece
         sides = {"s": self.side, "p": self.side, "q": self.side}
         rows = rearrange(x[:, :, :whole], "b c (t s) (h p) (w q) -> b t h w c (s p q)", **sides)
-        return rearrange(self.transformed(rows).to(x.dtype), "b t h w c n -> b (n c) t h w")
+        bands = self.transformed(rows).to(x.dtype)
+        return rearrange(bands, "b t h w c n -> b t h w (n c)").movedim(-1, 1)  # channels last
 
 
 class HaarFrames(_Inverse, Layer):
