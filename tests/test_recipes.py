@@ -42,6 +42,12 @@ def test_there_are_recipes_for_every_published_codec_and_a_tiny_twin_of_each() -
     assert {f"{s}_tiny" for s in ("encodec", "dac", "mimi", "wavtokenizer", "speechtokenizer")} <= names
 
 
+def in_a_clip(stride: tuple[int, int, int]) -> int:
+    """Positions of a clip of 17 frames of 256 px, which the cards of video are about."""
+    f, h, w = stride
+    return (1 + -(-16 // f)) * -(-256 // h) * -(-256 // w)
+
+
 @pytest.mark.parametrize("name", recipes())
 def test_recipe_composes_and_builds_as_its_card_says(name: str) -> None:
     text = (ROOT / f"{name}.yaml").read_text()
@@ -57,13 +63,15 @@ def test_recipe_composes_and_builds_as_its_card_says(name: str) -> None:
         codec = codeczoo.build(config["codec"])
     assert isinstance(codec, Codec)
     assert sum(p.numel() for p in codec.parameters()) == card["params"]
-    (stream,) = codec.spec.streams
+    streams = codec.spec.streams
     units = config["data"].get("image_size", 1) ** 2 if codec.spec.unit == "pixel" else 1  # of a picture, or a second
-    codes = stream.rate * units * len(stream.vocab_sizes)
-    assert (card["tokens"], card["bits"]) == (round(codes), round(stream.rate * units * stream.bits_per_position))
+    positions = [in_a_clip(stream.stride) if stream.stride else stream.rate * units for stream in streams]
+    codes = sum(n * len(stream.vocab_sizes) for n, stream in zip(positions, streams, strict=True))
+    bits = sum(n * stream.bits_per_position for n, stream in zip(positions, streams, strict=True))
+    assert (card["tokens"], card["bits"]) == (round(codes), round(bits))
     if card["media"] == "image":
         assert codec.spec.input_size in (None, (config["data"]["image_size"],) * 2)
-    else:
+    elif card["media"] == "audio":
         data = config["data"]
         assert (codec.spec.sample_rate, codec.spec.channels) == (data["sample_rate"], data["channels"])
     known = PUBLISHED.get(config["name"])
@@ -94,8 +102,8 @@ def test_tiny_recipe_trains_and_its_weights_load(name: str, tmp_path: Path) -> N
     outcome = train(config, tmp_path)
     assert outcome.step == steps and not outcome.interrupted
     codec = codeczoo.load(outcome.folder)
-    shape = (3, *(codec.spec.input_size or (32, 32))) if codec.spec.media == "image" else (1, 5000)
-    x = torch.rand(2, *shape)
+    shape = {"image": (3, *(codec.spec.input_size or (32, 32))), "audio": (1, 5000), "video": (3, 5, 32, 32)}
+    x = torch.rand(2, *shape[codec.spec.media])
     tokens = codec.encode(x)
     assert codec.decode(tokens).shape == x.shape
 
