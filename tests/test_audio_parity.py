@@ -273,4 +273,5 @@ def test_same_as_transformers(kind: str, samples: int, tmp_path: Path) -> None:
         tokens = codec.encode(x)
         assert torch.equal(tokens.codes, codes)
         ours = codec.render(codec.quantizer.decode(codes))
-    torch.testing.assert_close(ours, wave, atol=1e-5, rtol=0)
+    scale = wave.abs().max().clamp(min=1)  # random weights may be far louder than full scale
+    torch.testing.assert_close(ours / scale, wave / scale, atol=1e-5, rtol=0)

@@ -101,9 +101,14 @@ class Conv1d(Layer):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """See Layer."""
-        if lengths is None:
-            return self.convolve(pad(x, self.padding.left, self._right(x.shape[2]), self.padding.mode))
-        return self.convolve(self._pad_each(x, lengths))
+        if lengths is not None:
+            return self.convolve(self._pad_each(x, lengths))
+        left, right, mode = self.padding.left, self._right(x.shape[2]), self.padding.mode
+        if mode == "constant" and self.stride == 1 and self.groups == 1 and fast1d.applies(x):  # without a copy of x
+            side = max(left, right)
+            y = self._packed.conv1d(x, self.taps(), self.bias, 1, self.dilation, side)
+            return y[:, :, side - left : y.shape[2] - side + right]
+        return self.convolve(pad(x, left, right, mode))
 
     def convolve(self, x: Tensor) -> Tensor:
         """x (B, C, T) to (B, C', T'), without padding."""

@@ -4,13 +4,15 @@ There torch changes the layout of signals and weights at every call. Here weight
 "rows": (B, C, T) whose channels lie next to each other in memory, which activations and sums keep as they are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from codeczoo.nn import fold1d
+
+PIECE = 1 << 16  # numbers that a thread works on at once
 
 
 def applies(x: Tensor) -> bool:
@@ -33,9 +35,11 @@ class Packed:
     def __reduce__(self) -> tuple[Any, ...]:
         return Packed, ()
 
-    def conv1d(self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, dilation: int = 1) -> Tensor:
+    def conv1d(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, dilation: int = 1, pad: int = 0
+    ) -> Tensor:
         """As torch's, x (B, C, T) to rows (B, C', T'), in autocast's precision; weight (C', C, kernel)."""
-        return self._convolve(x, weight, 0, bias, 0, stride, dilation)
+        return self._convolve(x, weight, 0, bias, pad, stride, dilation)
 
     def conv_transpose1d(self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
         """As torch's, x (B, C, T) to rows (B, C', (T - 1) * stride + kernel); weight (C, C', kernel).
@@ -69,6 +73,22 @@ class Packed:
 def stamp(weight: Tensor) -> tuple[object, ...]:
     """Another one once a tensor has changed."""
     return weight.data_ptr(), None if weight.is_inference() else weight._version, weight.dtype, weight.device
+
+
+def in_cache(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """An elementwise function of x (B, C, T), in float32 and so many numbers at once that they stay in the cache.
+
+    Args:
+        x: rows, or they are made.
+        function: of float32 (n, C), which it may change in place, to the same shape.
+    """
+    rows = x.transpose(1, 2).contiguous()  # (B, T, C)
+    out = torch.empty_like(rows)
+    flat, found = rows.view(-1, x.shape[1]), out.view(-1, x.shape[1])
+    some = max(1, PIECE * torch.get_num_threads() // x.shape[1])
+    for piece, own in zip(flat.split(some), found.split(some), strict=True):
+        own.copy_(function(piece.float()))
+    return out.transpose(1, 2)
 
 
 def is_rows(x: Tensor) -> bool:

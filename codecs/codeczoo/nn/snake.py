@@ -22,6 +22,8 @@ class Snake(Layer):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """See Layer."""
-        if fast1d.applies(x):  # in place
-            return torch.addcdiv(x, (self.alpha * x).sin_().square_(), self.alpha + 1e-9)
+        if fast1d.applies(x):
+            alpha = self.alpha.view(-1)
+            inverse = 1 / (alpha + 1e-9)
+            return fast1d.in_cache(x, lambda piece: torch.addcmul(piece, (alpha * piece).sin_().square_(), inverse))
         return x + (self.alpha * x).sin().square() / (self.alpha + 1e-9)
