@@ -23,6 +23,7 @@ PUBLISHED = {  # millions of parameters, facts/image.md section 1.4 and 3 (count
     # facts/audio.md section 12.3; DAC's projections are plain here, Mimi's training has weight norm
     "encodec_24khz": 14.85, "encodec_48khz": 14.86, "dac_44khz": 76.64, "dac_24khz": 74.68, "dac_16khz": 74.16,
     "mimi": 79.32,
+    "cosmos_di8x8": 79.00, "cosmos_di16x16": 83.72,  # counted in the parity fixtures' key lists
 }
 STEPS = [
     "trainer.max_steps=3", "trainer.val_check_interval=3", "data.workers=0", "data.batch_size=4", "data.n_val=4",
@@ -40,6 +41,7 @@ def test_there_are_recipes_for_every_published_codec_and_a_tiny_twin_of_each() -
     assert {f"encodec_{s}khz" for s in (16, 24, 32, 48)} | {f"dac_{s}khz" for s in (16, 24, 44)} <= names
     assert {"mimi", "wavtokenizer_40", "wavtokenizer_75", "speechtokenizer", "dm_codec"} <= names
     assert {f"{s}_tiny" for s in ("encodec", "dac", "mimi", "wavtokenizer", "speechtokenizer")} <= names
+    assert {"cosmos_di8x8", "cosmos_di16x16", "cosmos_di_tiny", "cosmos_dv_tiny"} <= names
 
 
 def in_a_clip(stride: tuple[int, int, int]) -> int:
