@@ -1,8 +1,10 @@
 """Small video codecs with random weights, one of each kind, for tests of what must hold whatever the weights."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import codeczoo
 from codeczoo.nn.conv3d import Conv3d, FrameConv
@@ -44,7 +46,7 @@ def cosmos(**changes: Any) -> dict[str, Any]:
 CAUSAL = {
     "vidtok": vidtok(),
     "vidtok, zeros in front": vidtok(pad="constant"),
-    "vidtok, frames in groups": vidtok(norm="frame", width=32),
+    "vidtok, frames in groups": vidtok(norm="frame", width=32, multipliers=[1, 1, 1]),
     "vidtok, time once": vidtok(time_levels=[1]),
     "vidtok, two codebooks": residual(),
     "cosmos": cosmos(),
@@ -71,6 +73,21 @@ def build(name: str, seed: int = 0) -> Any:
     return codec
 
 
-def clip(frames: int, height: int, width: int, batch: int = 1, seed: int = 1) -> torch.Tensor:
+def clip(frames: int, height: int, width: int, batch: int = 1, seed: int = 1) -> Tensor:
     """Noise in [0, 1], (B, 3, T, H, W)."""
     return torch.rand(batch, 3, frames, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def cut(x: Tensor, sizes: list[int]) -> Iterator[tuple[Tensor, bool]]:
+    """Pieces of x with these sizes in time over and over, and whether each is the last; the last is empty."""
+    at = i = 0
+    while at < x.shape[2]:
+        yield x[:, :, at : at + sizes[i % len(sizes)]], False
+        at += sizes[i % len(sizes)]
+        i += 1
+    yield x[:, :, :0], True
+
+
+def joined(pieces: Iterable[Tensor]) -> Tensor:
+    """Pieces one after the other in time."""
+    return torch.cat(list(pieces), 2)

@@ -37,6 +37,11 @@ def join(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat([part.movedim(1, -1) for part in parts], 1).movedim(-1, 1)
 
 
+def own(x: Tensor) -> Tensor:
+    """A copy for a state, laid out as if it had come alone: a view would keep all of the piece that it is of."""
+    return x.clone(memory_format=torch.channels_last_3d)
+
+
 def _start(shape: Sequence[int]) -> nn.Parameter:
     return nn.Parameter(nn.init.kaiming_uniform_(torch.empty(*shape), a=5**0.5))
 
@@ -123,7 +128,7 @@ class Causal(Layer):
             x = self._led(x)
         windows = max(0, (x.shape[2] - self.reach) // self.step_size + 1)
         if x.shape[2]:
-            state.steps = x[:, :, windows * self.step_size :].clone()  # a view would keep all of the piece
+            state.steps = own(x[:, :, windows * self.step_size :])
         if windows:
             return self.convolve(x[:, :, : (windows - 1) * self.step_size + self.reach])
         return x.new_zeros(len(x), self.outputs, 0, *x.shape[3:])

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from codeczoo.nn.conv3d import Held, from_frames, join, laid_out, to_frames
+from codeczoo.nn.conv3d import Held, from_frames, join, laid_out, own, to_frames
 from codeczoo.nn.stream import Layer, Length
 
 
 @dataclass
-class Count:
-    """State: steps that came so far."""
+class Left:
+    """State: how many steps still have to be added or cut at the beginning."""
 
-    steps: int = 0
+    steps: int
 
 
 class TimeRepeat(Layer):
@@ -44,15 +44,15 @@ class TimeRepeat(Layer):
         source = torch.arange(cut, 2 * x.shape[2], device=x.device) // 2
         return laid_out(x).movedim(1, -1).index_select(1, source).movedim(-1, 1)
 
-    def begin(self) -> Count:
+    def begin(self) -> Left:
         """See Layer."""
-        return Count()
+        return Left(self.cut)
 
-    def step(self, x: Tensor, state: Count, last: bool = False) -> Tensor:
+    def step(self, x: Tensor, state: Left, last: bool = False) -> Tensor:
         """See Layer."""
-        y = self._repeated(x, 0 if state.steps else min(self.cut, x.shape[2]))
-        state.steps += x.shape[2]
-        return y
+        cut = min(state.steps, x.shape[2])
+        state.steps -= cut
+        return self._repeated(x, cut)
 
 
 class TimeBlend(Layer):
@@ -93,7 +93,7 @@ class TimeBlend(Layer):
             state.steps = x[:, :, :0]
         starts = not state.steps.shape[2]
         held = join([x[:, :, :1] if starts else state.steps, x])
-        state.steps = held[:, :, -1:].clone()
+        state.steps = own(held[:, :, -1:])
         if not held.shape[2]:
             return first
         y = _between(join([held, held[:, :, -1:]]) if last else held)
@@ -130,15 +130,16 @@ class Lead(Layer):
         """See Layer."""
         return join([x[:, :, :1].expand(-1, -1, self.steps, -1, -1), x])
 
-    def begin(self) -> Count:
+    def begin(self) -> Left:
         """See Layer."""
-        return Count()
+        return Left(self.steps)
 
-    def step(self, x: Tensor, state: Count, last: bool = False) -> Tensor:
+    def step(self, x: Tensor, state: Left, last: bool = False) -> Tensor:
         """See Layer."""
-        starts = not state.steps and x.shape[2]
-        state.steps += x.shape[2]
-        return self(x) if starts else x
+        if not x.shape[2] or not state.steps:
+            return x
+        state.steps = 0
+        return self(x)
 
 
 class Cut(Layer):
@@ -164,14 +165,14 @@ class Cut(Layer):
         """See Layer."""
         return x[:, :, self.steps :]
 
-    def begin(self) -> Count:
+    def begin(self) -> Left:
         """See Layer."""
-        return Count()
+        return Left(self.steps)
 
-    def step(self, x: Tensor, state: Count, last: bool = False) -> Tensor:
+    def step(self, x: Tensor, state: Left, last: bool = False) -> Tensor:
         """See Layer."""
-        cut = max(0, self.steps - state.steps)
-        state.steps += x.shape[2]
+        cut = min(state.steps, x.shape[2])
+        state.steps -= cut
         return x[:, :, cut:]
 
 
