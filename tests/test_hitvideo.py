@@ -12,6 +12,8 @@ from video_cases import clip
 import codeczoo
 from codeczoo.core.base import Codec
 from codeczoo.core.errors import ConfigError, InputError
+from codeczoo.data.films import generated_film
+from codeczoo.metrics.image import psnr
 from codeczoo.nn.stage3d import Stage, Up
 from codeczoo.quantizers.dropout import ChosenDepth, UniformDepth
 from codeczoo.quantizers.fsq import FSQ
@@ -289,3 +291,20 @@ def test_parts_that_do_not_fit_are_refused() -> None:
         codeczoo.build(wrong)
     with pytest.raises(ConfigError, match="h = w"):
         Up(4, 4, [1, 2, 1], 0)
+
+
+def test_every_layer_adds_to_the_picture_after_a_short_training() -> None:
+    torch.manual_seed(0)
+    codec: Codec = codeczoo.build(tree("ResidualMerge")).train()
+    x = torch.stack([generated_film(0, i, 32, 5) for i in range(24)])
+    optimizer = torch.optim.Adam(codec.parameters(), lr=5e-3)
+    for _ in range(120):
+        batch = x[torch.randperm(24)[:8]]
+        optimizer.zero_grad()
+        (codec(batch).x_hat - batch).square().mean().backward()
+        optimizer.step()
+    codec.eval()
+    with torch.no_grad():
+        tokens = codec.encode(x)
+        quality = [float(psnr(x, codec.decode(tokens.prefix(streams=n))).mean()) for n in (1, 2, 3)]
+    assert quality[0] + 0.1 < quality[1] and quality[1] + 0.1 < quality[2] and quality[2] > 17, quality

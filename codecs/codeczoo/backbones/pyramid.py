@@ -7,6 +7,7 @@ that nothing looks ahead in time and clips run piece by piece.
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from codeczoo.core.errors import ConfigError
@@ -17,6 +18,23 @@ from codeczoo.nn.stage3d import Down, Stride, Up, checked, residual_blocks
 from codeczoo.nn.stream import Chain, Layer, VideoCoder
 
 PIXELS = 3  # channels of a video
+DETAIL = 1 / 16  # about how large the bands of details are beside those of means, in video of 128 px
+
+
+class Scaled(Layer):
+    """Bands of Haar patches (B, C, t, h, w), all but the first, the means, times a number.
+
+    Args:
+        by: the number.
+    """
+
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.by = by
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """See Layer."""
+        return torch.cat([x[:, :PIXELS], x[:, PIXELS:] * self.by], 1)
 
 
 class Encoder(nn.Module):
@@ -45,7 +63,8 @@ class Encoder(nn.Module):
         if not 1 <= levels <= len(widths):
             raise ConfigError(f"pyramid: levels must be 1..{len(widths)}, got {levels}")
         first = FrameConv(PIXELS * patch**3, widths[0], 1)
-        stages: list[Layer] = [Chain([HaarClips(patch), first, *residual_blocks(widths[0], blocks[0])])]
+        bands = [HaarClips(patch), Scaled(1 / DETAIL)]
+        stages: list[Layer] = [Chain([*bands, first, *residual_blocks(widths[0], blocks[0])])]
         grids: list[Stride] = [(patch, patch, patch)]
         for i, (f, h, w) in enumerate(steps):
             stages.append(Down(widths[i], widths[i + 1], (f, h, w), blocks[i + 1]))
@@ -111,7 +130,9 @@ class Decoder(VideoCoder):
             layers.append(Up(widths[i], widths[i + 1], own, blocks[i]))
             f, h, w = f * own[0], h * own[1], w * own[2]
         layers += residual_blocks(widths[-1], blocks[-1])
-        layers += [PositionNorm(widths[-1]), FrameConv(widths[-1], PIXELS * patch**3, 1), HaarFrames(patch)]
+        last = FrameConv(widths[-1], PIXELS * patch**3, 1)
+        nn.init.zeros_(last.weight)  # begins with grey
+        layers += [PositionNorm(widths[-1]), last, Scaled(DETAIL), HaarFrames(patch)]
         super().__init__(layers)
         self.stride, self.dim = (f, h, w), dim
 
