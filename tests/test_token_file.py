@@ -4,6 +4,7 @@ import bisect
 import json
 import zlib
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import constriction
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from codeczoo.core.errors import FormatError, InputError
 from codeczoo.core.types import StreamSpec, Tokens, TokenSpec
 from codeczoo.io import entropy, header, tokens
+from codeczoo.io.video_fit import VideoFit
 
 QUICK = settings(max_examples=60, deadline=None)
 HASH = "0f3a9b1c2d4e5f67"
@@ -108,10 +110,10 @@ def test_damage_is_a_format_error(data: bytes, draw: st.DataObject) -> None:
         tokens.read_header(damaged)
 
 
-def sealed(front: bytes, payload: bytes) -> bytes:
+def sealed(front: bytes, payload: bytes, version: int = 1) -> bytes:
     """A file with a right checksum, whatever is in it: what someone hostile would send."""
     body = tokens._varint(len(front)) + front + payload
-    data = tokens.MAGIC + b"\1" + tokens._varint(len(body) + 4) + body
+    data = tokens.MAGIC + bytes([version]) + tokens._varint(len(body) + 4) + body
     return data + zlib.crc32(data).to_bytes(4, "little")
 
 
@@ -204,7 +206,7 @@ def test_each_fault_has_its_own_message(tmp_path: Path) -> None:
         b"\x89PNG\r\n\x1a\n" + data: "not a .cz",
         data[:50]: "truncated: 50 of",
         data[:3]: "truncated",
-        data[:4] + b"\2" + data[5:]: "newer",
+        data[:4] + bytes([tokens.VERSION + 1]) + data[5:]: "newer",
         data[:60] + b"x" + data[61:]: "checksum",
         data + b"x": "corrupt",
     }
@@ -216,6 +218,87 @@ def test_each_fault_has_its_own_message(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="No such file"):
         tokens.read(tmp_path / "b.cz")
+
+
+CLIP = TokenSpec(
+    "video", "pixel", (StreamSpec((64000,), ("time", "row", "column"), (None,) * 3, 1 / 256, "codes", (4, 8, 8)),)
+)
+ATTACHED = {"sound.mp4": b"sound" * 3, "empty": b"", "notes.txt": bytes(range(256))}
+
+
+def clip_tokens() -> Tokens:
+    codes = torch.tensor([i * i * 37 % 64000 for i in range(12)]).view(1, 1, 3, 2, 2)
+    return Tokens(CLIP, (codes,), torch.tensor([[9, 16, 16]]), sample_rate=30000 / 1001)
+
+
+def with_attachments(attachments: dict[str, bytes]) -> bytes:
+    fit = VideoFit(Fraction(30000, 1001), Fraction(1, 50)).to_dict()
+    return tokens.dumps(clip_tokens(), codec="cosmos_dv", weights_hash=HASH, fit=fit, attachments=attachments)
+
+
+def test_attachments_come_back_and_cost_their_bytes() -> None:
+    plain, data = with_attachments({}), with_attachments(ATTACHED)
+    read = tokens.read(data)
+    assert_same(read.tokens, clip_tokens())
+    assert read.attachments == tokens.read_attachments(data) == ATTACHED and list(read.attachments) == list(ATTACHED)
+    assert read.header.attachments == {"sound.mp4": 15, "empty": 0, "notes.txt": 256}
+    assert read.header.payload_bytes == tokens.read_header(plain).payload_bytes
+    assert len(data) - len(plain) in range(271, 271 + 80) and read.header.total_bytes == len(data)
+    assert tokens.read(plain).attachments == {} and tokens.read_header(plain).attachments is None
+
+
+def test_readers_of_version_1_know_that_attachments_are_newer() -> None:
+    plain, data = with_attachments({}), with_attachments(ATTACHED)
+    assert (plain[4], data[4]) == (1, 2)
+    values = plain_header([[1, 4]], attachments={"a": 3})
+    front, blocks = deflated(json.dumps(values).encode()), tokens._varint(7) + b"\0" + bytes(6)
+    assert tokens.read(sealed(front, blocks + b"abc", 2)).attachments == {"a": b"abc"}
+    with pytest.raises(FormatError, match="version 1 have no attachments"):
+        tokens.read(sealed(front, blocks + b"abc", 1))
+    with pytest.raises(FormatError, match="unknown format version 0"):
+        tokens.read(sealed(front, blocks + b"abc", 0))
+
+
+@QUICK
+@given(st.dictionaries(st.text(max_size=3), st.integers(-1, 2**70) | JSON, max_size=4))
+def test_hostile_attachments_with_a_right_checksum(sizes: dict) -> None:
+    values, blocks = plain_header([[1, 4]], attachments=sizes), tokens._varint(7) + b"\0" + bytes(6)
+    try:
+        read = tokens.read(sealed(deflated(json.dumps(values).encode()), blocks + b"abc", 2))
+    except FormatError:
+        return
+    assert b"".join(read.attachments.values()) == b"abc"
+
+
+@pytest.mark.parametrize("stride", [[4, 8], [4, 8, 0], [4, 8, -8], [4, 8, 1.5], "4x8", 4])
+def test_hostile_strides(stride: object) -> None:
+    values = plain_header([[1, 4]])
+    values["spec"] = json.loads(json.dumps(values["spec"]))
+    values["spec"]["streams"][0]["stride"] = stride
+    with pytest.raises(FormatError):
+        tokens.read(sealed(deflated(json.dumps(values).encode()), tokens._varint(7) + b"\0" + bytes(6)))
+
+
+def test_golden_file_with_attachments() -> None:
+    """Files written by version 2 stay readable, and mean the same."""
+    read = tokens.read(bytes.fromhex(GOLDEN_CLIP))
+    assert_same(read.tokens, clip_tokens())
+    assert read.attachments == ATTACHED
+    assert VideoFit.from_dict(read.header.fit or {}) == VideoFit(Fraction(30000, 1001), Fraction(1, 50))
+
+
+def test_fits_of_clips_are_checked() -> None:
+    fit = VideoFit(Fraction(30000, 1001), Fraction(-1, 50), Fraction(16, 11))
+    assert VideoFit.from_dict(json.loads(json.dumps(fit.to_dict()))) == fit
+    assert VideoFit(None).to_dict() == {"rate": None} and VideoFit.from_dict({"rate": None}) == VideoFit(None)
+    good = fit.to_dict()
+    wrong = [0, 25.0, "25", [25], [25, 0], [-25, 1], [2**70, 1], [25, 1, 1], [True, 1], [25.0, 1]]
+    for key, value in (*(("rate", v) for v in wrong), *(("aspect", v) for v in wrong[1:]), ("start", [1, 0])):
+        with pytest.raises(FormatError):
+            VideoFit.from_dict(good | {key: value})
+    for broken in ({}, None, [1]):
+        with pytest.raises(FormatError):
+            VideoFit.from_dict(broken)  # type: ignore[arg-type]
 
 
 def test_wrong_codec() -> None:
@@ -370,12 +453,25 @@ def test_the_document_holds_the_dictionary() -> None:
     page = (Path(__file__).parents[1] / "docs" / "format.md").read_text(encoding="utf-8")
     assert f"{zlib.crc32(header.DICTIONARY):08x}" in page
     assert f"{len(header.DICTIONARY)} bytes" in page
-    assert f"of version {tokens.VERSION}" in page
+    assert f"**versions {tokens.PLAIN} and {tokens.VERSION}**" in page
 
 
 GOLDEN = (
     "ab637a0a01402743843de1803648334eb44c324c364a3149354d33331f19016f684476b89b1a1beb9818600d770013000000"
     "300aa16e27c3d4576762998c18ee21f64a7ea1e2"
+)
+
+GOLDEN_CLIP = (
+    "ab637a0a02d903aa01a5954d0ec22010852f3421145a5bced2188340a30b4a23a3d145ef2ed3a69afea80b37b3994cc87c6f"
+    "dee3cdde84e8433cd8db9a306fa456c7cc089bbba2d9951bc4a73859d8fa33f17f93666def991ec3d3672252e75041b5ff7e"
+    "8c1be9f94b10090266665430c6d15259a1982a39176aaa2fc9c67e2d39e574fab2321a457d41b226149c6cad11b53979d762"
+    "a49118aead65becb9361d3cece77f84818d2f6015d6478c7e13afbfe091900000000250094014d0250039d0534071509400b"
+    "b50e74117d736f756e64736f756e64736f756e64000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d"
+    "1e1f202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f404142434445464748494a4b4c4d4e4f"
+    "505152535455565758595a5b5c5d5e5f606162636465666768696a6b6c6d6e6f707172737475767778797a7b7c7d7e7f8081"
+    "82838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9fa0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3"
+    "b4b5b6b7b8b9babbbcbdbebfc0c1c2c3c4c5c6c7c8c9cacbcccdcecfd0d1d2d3d4d5d6d7d8d9dadbdcdddedfe0e1e2e3e4e5"
+    "e6e7e8e9eaebecedeeeff0f1f2f3f4f5f6f7f8f9fafbfcfdfeff6b4816e7"
 )
 
 GOLDEN_BLOCKS = (

@@ -45,6 +45,7 @@ class Header:
         sample_rate: as in Tokens.
         fit: how the media was brought to the codec's size, e.g. `io.image.Fit.to_dict()`.
         gains: as in Tokens, a row for each sample.
+        attachments: names and bytes of what follows the codes, in order.
         payload_bytes: of the coded codes alone; 0 before there is a file.
         total_bytes: of the whole file; 0 before there is one.
     """
@@ -58,6 +59,7 @@ class Header:
     sample_rate: float | None = None
     fit: dict[str, Any] | None = None
     gains: tuple[tuple[float, ...], ...] | None = None
+    attachments: dict[str, int] | None = None
     payload_bytes: int = 0
     total_bytes: int = 0
 
@@ -77,7 +79,9 @@ class Header:
         return (sum(self.lengths[stream]) if self.lengths else self.batch * first) * prod(rest)
 
 
-def describe(tokens: Tokens, codec: str, weights_hash: str, fit: dict[str, Any] | None) -> Header:
+def describe(
+    tokens: Tokens, codec: str, weights_hash: str, fit: dict[str, Any] | None, attachments: dict[str, int] | None = None
+) -> Header:
     """The header for some tokens. Lengths that leave nothing out are not kept."""
     lengths = tuple(tuple(map(int, n)) for n in tokens.lengths) if tokens.lengths is not None else None
     if lengths and all(set(n) == {c.shape[2]} for n, c in zip(lengths, tokens.streams, strict=True)):
@@ -85,7 +89,9 @@ def describe(tokens: Tokens, codec: str, weights_hash: str, fit: dict[str, Any] 
     size = tuple(tuple(map(int, row)) for row in tokens.size)
     shapes = tuple(tuple(c.shape[1:]) for c in tokens.streams)
     gains = None if tokens.gains is None else tuple(tuple(map(_float32, row)) for row in tokens.gains.tolist())
-    header = Header(codec, weights_hash, tokens.spec, shapes, size, lengths, tokens.sample_rate, fit, gains)
+    header = Header(
+        codec, weights_hash, tokens.spec, shapes, size, lengths, tokens.sample_rate, fit, gains, attachments or None
+    )
     check(header)
     return header
 
@@ -93,7 +99,8 @@ def describe(tokens: Tokens, codec: str, weights_hash: str, fit: dict[str, Any] 
 def dump(header: Header) -> bytes:
     """Raises FormatError for values that JSON cannot hold, or too many of them."""
     optional = {
-        "lengths": header.lengths, "sample_rate": header.sample_rate, "fit": header.fit, "gains": header.gains
+        "lengths": header.lengths, "sample_rate": header.sample_rate, "fit": header.fit, "gains": header.gains,
+        "attachments": header.attachments,
     }  # fmt: skip
     values = {
         "codec": header.codec,
@@ -131,6 +138,7 @@ def parse(data: bytes) -> Header:
             sample_rate=values.get("sample_rate"),
             fit=values.get("fit"),
             gains=_rows(values["gains"]) if "gains" in values else None,
+            attachments=values.get("attachments"),
         )
         check(header)
     except (zlib.error, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
@@ -156,6 +164,7 @@ def check(header: Header) -> None:
         "sample_rate": header.sample_rate is None or _is_number(header.sample_rate),
         "fit": header.fit is None or isinstance(header.fit, dict),
         "gains": header.gains is None or _are_gains(header.gains, header.batch),
+        "attachments": header.attachments is None or _are_attachments(header.attachments),
         "size": header.batch > 0 and all(row and _are_counts(row) for row in header.size),
     }
     for name, holds in rules.items():
@@ -195,6 +204,9 @@ def _spec_is_sound(spec: TokenSpec) -> bool:
             and _are_counts([n for n in stream.shape if n is not None])
             and _is_number(stream.rate)
             and isinstance(stream.name, str)
+            and (
+                stream.stride is None or (_are_counts(stream.stride) and len(stream.stride) == 3 and all(stream.stride))
+            )
             for stream in spec.streams
         )
     )
@@ -202,6 +214,14 @@ def _spec_is_sound(spec: TokenSpec) -> bool:
 
 def _are_counts(values: Sequence[Any]) -> bool:
     return isinstance(values, tuple | list) and all(type(v) is int and 0 <= v < 2**63 for v in values)
+
+
+def _are_attachments(sizes: Any) -> bool:
+    return (
+        isinstance(sizes, dict)
+        and all(isinstance(name, str) and name for name in sizes)
+        and _are_counts([*sizes.values()])
+    )
 
 
 def _are_gains(rows: Sequence[Sequence[Any]], batch: int) -> bool:

@@ -1,9 +1,11 @@
 """The token file, .cz: self-describing header, codes in as few bytes as they take, checksum. See docs/format.md."""
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,10 +20,12 @@ from codeczoo.io.header import Header
 Priors = Sequence[Tensor | None]
 SUFFIX = ".cz"
 MAGIC = b"\xabcz\n"
-VERSION = 1
+VERSION = 2
+PLAIN = 1  # the version of files without attachments, which older readers know
 CHECKSUM_BYTES = 4
 # A file may claim this many codes, and 64 more for each of its bytes: hostile ones must not ask for all memory.
 FREE_CODES = 2**24
+NOTHING: Mapping[str, bytes] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class TokenFile:
 
     header: Header
     tokens: Tokens
+    attachments: Mapping[str, bytes]
 
 
 def write(
@@ -40,9 +45,10 @@ def write(
     weights_hash: str,
     fit: dict[str, Any] | None = None,
     priors: Priors = (),
+    attachments: Mapping[str, bytes] = NOTHING,
 ) -> int:
     """Writes a token file, whole or not at all; gives its size in bytes. Arguments and errors as for `dumps`."""
-    data = dumps(tokens, codec=codec, weights_hash=weights_hash, fit=fit, priors=priors)
+    data = dumps(tokens, codec=codec, weights_hash=weights_hash, fit=fit, priors=priors, attachments=attachments)
     with atomic(path) as temporary:
         temporary.write_bytes(data)
     return len(data)
@@ -60,7 +66,7 @@ def read(source: str | Path | bytes, priors: Priors = ()) -> TokenFile:
         FormatError: truncated, corrupt, foreign or from a newer version.
     """
     where, data = content(source, "token data")
-    about, payload = _open(data, where)
+    about, payload, attachments = _open(data, where)
     try:
         if about.padded_codes > _allowed(data):
             raise FormatError(f"{about.padded_codes} codes in {len(data)} bytes are more than a file may claim")
@@ -71,7 +77,7 @@ def read(source: str | Path | bytes, priors: Priors = ()) -> TokenFile:
         lengths = None if about.lengths is None else tuple(torch.tensor(n, dtype=torch.int64) for n in about.lengths)
         size = torch.tensor(about.size, dtype=torch.int64)
         gains = None if about.gains is None else torch.tensor(about.gains, dtype=torch.float32)
-        return TokenFile(about, Tokens(about.spec, streams, size, lengths, about.sample_rate, gains))
+        return TokenFile(about, Tokens(about.spec, streams, size, lengths, about.sample_rate, gains), attachments)
     except ValueError as error:  # FormatError and InputError are ones
         raise FormatError(f"{where}: {error}") from None
 
@@ -82,8 +88,20 @@ def read_header(source: str | Path | bytes) -> Header:
     return _open(data, where)[0]
 
 
+def read_attachments(source: str | Path | bytes) -> Mapping[str, bytes]:
+    """What was attached, by name, as `read` gives it, but decodes no codes."""
+    where, data = content(source, "token data")
+    return _open(data, where)[2]
+
+
 def dumps(
-    tokens: Tokens, *, codec: str, weights_hash: str, fit: dict[str, Any] | None = None, priors: Priors = ()
+    tokens: Tokens,
+    *,
+    codec: str,
+    weights_hash: str,
+    fit: dict[str, Any] | None = None,
+    priors: Priors = (),
+    attachments: Mapping[str, bytes] = NOTHING,
 ) -> bytes:
     """A token file as bytes. Codes beyond `tokens.lengths` are not kept: they come back as 0.
 
@@ -94,13 +112,17 @@ def dumps(
         fit: how the media was brought to the codec's size, plain values.
         priors: how often the codec uses its entries (`Quantizer.priors()`), for each codebook of all streams. They make
             short files shorter, but these can then only be read with the same priors.
+        attachments: what belongs to the tokens but is none, e.g. the sound of a clip, by name. Readers of format
+            version 1 do not take files that have any.
 
     Raises:
         InputError: codes outside their vocabulary, or values that a header cannot hold.
     """
     tokens = tokens.to("cpu")
     try:
-        about = header.describe(tokens, codec, weights_hash, fit)
+        about = header.describe(
+            tokens, codec, weights_hash, fit, {name: len(data) for name, data in attachments.items()}
+        )
         front = header.dump(about)
     except FormatError as error:
         raise InputError(f"these tokens cannot be written: {error}") from None
@@ -111,8 +133,8 @@ def dumps(
         for k, vocab_size in zip(range(codes.shape[1]), tokens.spec.streams[s].vocab_sizes, strict=False):
             block = entropy.compress(codes[:, k][valid].flatten().numpy(), vocab_size, _prior(about, s, k, priors))
             blocks.append(_varint(len(block)) + block)
-    body = _varint(len(front)) + front + b"".join(blocks)
-    data = MAGIC + bytes([VERSION]) + _varint(len(body) + CHECKSUM_BYTES) + body
+    body = b"".join([_varint(len(front)), front, *blocks, *attachments.values()])
+    data = MAGIC + bytes([VERSION if attachments else PLAIN]) + _varint(len(body) + CHECKSUM_BYTES) + body
     if about.padded_codes > _allowed(data):
         raise InputError(f"{about.padded_codes} codes are too many for one file of {len(data)} bytes: write several")
     return data + zlib.crc32(data).to_bytes(CHECKSUM_BYTES, "little")
@@ -126,8 +148,8 @@ def check_codec(about: Header, codec: str, weights_hash: str, where: str = "thes
         raise FormatError(f"{where}: made by {maker} (weights {about.weights_hash}), not by {own}")
 
 
-def _open(data: bytes, where: str) -> tuple[Header, bytes]:
-    """Header and payload of a file whose frame and checksum hold."""
+def _open(data: bytes, where: str) -> tuple[Header, bytes, dict[str, bytes]]:
+    """Header, payload and attachments of a file whose frame and checksum hold."""
     try:
         if data[: len(MAGIC)] != MAGIC[: len(data)] or not data:
             raise FormatError("not a .cz token file" if data else "the file is empty")
@@ -139,13 +161,22 @@ def _open(data: bytes, where: str) -> tuple[Header, bytes]:
         end = len(data) - CHECKSUM_BYTES
         if len(data) > start + length or end < start or zlib.crc32(data[:end]) != int.from_bytes(data[end:], "little"):
             raise FormatError("corrupt: the checksum does not match")
-        if data[4] != VERSION:
+        if data[4] not in (PLAIN, VERSION):
             raise FormatError(f"unknown format version {data[4]}")
         front, payload = _read_varint(data, start)
         if payload + front > end:
             raise FormatError("the header is longer than the file")
         about = header.parse(data[payload : payload + front])
-        return replace(about, payload_bytes=end - payload - front, total_bytes=len(data)), data[payload + front : end]
+        sizes = about.attachments or {}
+        if sizes and data[4] == PLAIN:
+            raise FormatError(f"files of version {PLAIN} have no attachments")
+        codes_end = end - sum(sizes.values())
+        if payload + front > codes_end:
+            raise FormatError("the attachments are longer than the file")
+        ends = list(accumulate(sizes.values(), initial=codes_end))
+        attachments = {name: data[a:b] for name, (a, b) in zip(sizes, pairwise(ends), strict=True)}
+        about = replace(about, payload_bytes=codes_end - payload - front, total_bytes=len(data))
+        return about, data[payload + front : codes_end], attachments
     except FormatError as error:
         raise FormatError(f"{where}: {error}") from None
 
