@@ -79,7 +79,7 @@ class Container:
         self.start = Fraction(0) if first.pts is None else first.pts * self._tick
         self.has_audio = bool(self._container.streams.audio)
         self.end = _clock(stream.metadata.get("DURATION", ""))
-        self.duration = self.end
+        self.duration = None if self.end is None else self.end - self.start
         if stream.duration:
             self.duration = stream.duration * Fraction(stream.time_base)
         elif self.end is None and self._container.duration:

@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from torch import Tensor
 from codeczoo.core.errors import InputError, MissingError
 from codeczoo.io import ffmpeg
 from codeczoo.io.files import atomic
+from codeczoo.io.sound import Copier, Track
 from codeczoo.io.video_colours import BT709, LIMITED, Colours, Palettes, Scaled
 
 
@@ -58,6 +60,7 @@ class Writer:
         path: ends in one of SAVED_AS.
         rate: frames a second.
         aspect: width by height of a pixel, which only .mp4 keeps.
+        sound: to be copied into it; .gif holds none.
 
     Raises:
         InputError: another suffix; a rate or size that the format cannot hold; no frames; a file that cannot be
@@ -65,7 +68,9 @@ class Writer:
         MissingError: PyAV is not installed, or has no encoder of this format.
     """
 
-    def __init__(self, path: str | Path, rate: Fraction | int, aspect: Fraction | int = 1) -> None:
+    def __init__(
+        self, path: str | Path, rate: Fraction | int, aspect: Fraction | int = 1, sound: Track | None = None
+    ) -> None:
         self.path, self.rate, self.aspect = Path(path), Fraction(rate), Fraction(aspect)
         if self.path.suffix.lower() not in SAVED_AS:
             raise InputError(f"cannot write {path}: the suffix must be one of {', '.join(SAVED_AS)}")
@@ -73,7 +78,9 @@ class Writer:
         if not 0 < rate <= self.kind.most:
             most = f"above 0 and up to {self.kind.most}"
             raise InputError(f"cannot write {path}: {self.path.suffix} holds frame rates {most}, got {float(rate):g}")
-        self.frames = 0
+        self.frames, self._first = 0, 0
+        self._sound = sound
+        self._copier: Copier | None = None
         self._stack = ExitStack()
         self._container: Any = None  # av.container.OutputContainer
         self._stream: Any = None
@@ -111,7 +118,9 @@ class Writer:
                 sizes = f"{self._stream.height}x{self._stream.width}, got {pixels.shape[0]}x{pixels.shape[1]}"
                 raise InputError(f"cannot write {self.path}: frames so far are {sizes}")
             frame = self._av.VideoFrame.from_ndarray(pixels, "rgb24")
-            frame.pts, frame.time_base = self.frames, 1 / self.rate
+            frame.pts, frame.time_base = self._first + self.frames, 1 / self.rate
+            if self._copier:
+                self._copier.upto(frame.pts / self.rate)
             self.frames += 1
             self._encode(frame)
 
@@ -133,6 +142,11 @@ class Writer:
             about.colorspace, about.color_range = BT709, LIMITED
             about.color_primaries, about.color_trc = BT709, BT709
         self._stream = stream
+        if self._sound:
+            # Frames are counted, so the sound gives way, and never to before its zero.
+            self._first = max(0, ceil(self._sound.start * self.rate))
+            delay = self._first / self.rate - self._sound.start
+            self._copier = self._stack.enter_context(Copier(self._sound.source, self._container, delay, str(self.path)))
         if stream.pix_fmt == "pal8":
             self._colours = Palettes(self._av, height, width, self.rate)
         else:
@@ -158,6 +172,8 @@ class Writer:
             raise InputError(f"cannot write {self.path}: no frames")
         self._encode(None)
         self._container.mux(self._stream.encode(None))
+        if self._sound and self._copier:
+            self._copier.upto(None if self._sound.whole else (self._first + self.frames) / self.rate)
 
     @property
     def _failure(self) -> str:
