@@ -416,7 +416,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
 def test_constants_that_spare_an_import_are_right() -> None:
     assert set(common.FITS) == set(image.MODES)
     assert list(eval_command.AGAINST) == [name for judge in JUDGES.values() for name in judge.BASELINES]
-    assert list(decode_command.FORMATS) == [name for media in MEDIA.values() for name in media.FORMATS]
+    assert list(decode_command.FORMATS) == list(dict.fromkeys(name for m in MEDIA.values() for name in m.FORMATS))
     assert set(common.TOKEN_SUFFIXES) == {suffix for media in MEDIA.values() for suffix in media.TOKEN_SUFFIXES}
 
 

@@ -96,11 +96,17 @@ def open_media(runner: "Runner", options: "Options | None" = None) -> "Media":
     return media_of(runner, options)
 
 
-def options_of(args: argparse.Namespace) -> "Options":
-    """--fit and --window."""
-    from codeczoo.export.sources import Options
+def add_audio(parser: argparse.ArgumentParser, what: str) -> None:
+    """--audio."""
+    parser.add_argument("--audio", metavar="CODEC", help=f"{what}: shipped name, weights file or folder")
 
-    return Options(args.fit, args.window)
+
+def audio_of(args: argparse.Namespace) -> "Runner | None":
+    """The codec of --audio, ready to run; None where none was named. Raises InputError for another media."""
+    runner = None if args.audio is None else open_codec(args, args.audio)
+    if runner is not None and runner.codec.spec.media != "audio":
+        raise InputError(f"--audio {args.audio}: that codec takes {runner.codec.spec.media}")
+    return runner
 
 
 def find_inputs(media: "Media", paths: Sequence[str], suffixes: Sequence[str]) -> "list[Found]":

@@ -12,22 +12,27 @@ if TYPE_CHECKING:
     from codeczoo.io.files import Found
 
 
-FORMATS = ("png", "jpg", "webp", "wav", "flac", "mp3", "ogg", "opus")  # of export.media.MEDIA, without their import
+# Of export.media.MEDIA, without their import.
+FORMATS = ("png", "jpg", "webp", "wav", "flac", "mp3", "ogg", "opus", "mp4", "webm", "mkv", "gif")
 
 
 def add_parser(subparsers: Any) -> None:
     """Declares the arguments."""
     parser = subparsers.add_parser(
         "decode",
-        description="One picture or recording per .cz file, of the original size, rate and length. Outputs that exist "
-        "are skipped. Files of EnCodec and DAC (.ecdc, .dac) are decoded too; --codec names the weights.",
+        description="One picture, recording or clip per .cz file, of the original size, rate and length. Outputs that "
+        "exist are skipped. Files of EnCodec and DAC (.ecdc, .dac) are decoded too; --codec names the weights.",
     )
     common.add_inputs(parser, ".cz files")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the media")
     common.add_codec(parser, required=False)
     common.add_prefix(parser)
     common.add_window(parser)
-    parser.add_argument("--format", choices=FORMATS, help="default png and wav, lossless")
+    lossless = "default png, wav and mp4; png, wav, flac and mkv are lossless"
+    parser.add_argument("--format", choices=FORMATS, help=lossless)
+    common.add_audio(parser, "codec for the sound of clips, where it is not where the file says")
+    what = "decode frames of clips in tiles of so many pixels a side, blended: less memory, not quite the same frames"
+    parser.add_argument("--tile", type=common.positive, metavar="PIXELS", help=what)
     parser.add_argument("--overwrite", action="store_true", help="decode again where the output exists")
     parser.set_defaults(run=run)
 
@@ -40,13 +45,13 @@ def run(args: argparse.Namespace) -> int:
     report, folder = common.Report(args.json), common.output_folder(args.output)
     found = find(args.paths, common.TOKEN_SUFFIXES)
     runner = common.open_codec(args, args.codec or named_codec(found))
-    media, prefix = common.open_media(runner, Options(window=args.window)), common.prefix_of(args, runner.codec.spec)
-    suffix = f".{args.format or media.FORMATS[0]}"
-    if suffix[1:] not in media.FORMATS:
-        raise InputError(f"--format {suffix[1:]}: {media.UNIT} are written as {', '.join(media.FORMATS)}")
+    options = Options(window=args.window, audio=common.audio_of(args), tile=args.tile)
+    media, prefix = common.open_media(runner, options), common.prefix_of(args, runner.codec.spec)
+    if args.format not in (None, *media.FORMATS):
+        raise InputError(f"--format {args.format}: {media.UNIT} are written as {', '.join(media.FORMATS)}")
 
     def place(found: Found) -> Path:
-        return found.output(folder, suffix)
+        return found.output(folder, f".{args.format or media.format_of(found)}")
 
     files = [f for f in found if args.overwrite or not place(f).exists()]
     samples = media.decode(files, prefix, place)

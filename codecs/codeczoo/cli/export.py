@@ -46,13 +46,14 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Exports. Returns 1 when an input was bad."""
     from codeczoo.export import dataset
+    from codeczoo.export.sources import Options
 
     report, out = common.Report(args.json), Path(args.output)
     format_ = import_module(f"codeczoo.export.{args.format}")
     with dataset.atomic_folder(out, args.overwrite) as folder:
         runner = common.open_codec(args, args.codec)
         spec = runner.codec.spec
-        media, prefix = common.open_media(runner, common.options_of(args)), common.prefix_of(args, spec)
+        media, prefix = common.open_media(runner, Options(args.fit, args.window)), common.prefix_of(args, spec)
         prefix.check(spec)
         files = common.find_inputs(media, args.paths, (*media.SUFFIXES, *media.TOKEN_SUFFIXES))
         pattern = pattern_of(args, spec, prefix)

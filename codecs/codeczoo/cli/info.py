@@ -3,11 +3,14 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from codeczoo.cli import cards, common
 from codeczoo.core.errors import InputError, nearest
 from codeczoo.core.places import shipped
+
+if TYPE_CHECKING:
+    from codeczoo.io.header import Header
 
 
 def add_parser(subparsers: Any) -> None:
@@ -60,11 +63,34 @@ def tokens_facts(path: Path) -> dict[str, Any]:
         "samples": header.batch,
         "sizes": header.size[0],
         "shapes": header.shapes,
+        **(clip_facts(header) if header.spec.media == "video" else {}),
         "fit": header.fit,
+        **attachment_facts(path),
         "payload_bytes": header.payload_bytes,
         "bytes": header.total_bytes,
     }
     return {key: value for key, value in facts.items() if value is not None}
+
+
+def clip_facts(header: "Header") -> dict[str, Any]:
+    """What a clip was, in words."""
+    from codeczoo.io.video_fit import VideoFit
+
+    frames, height, width = header.size[0]
+    rate = None if header.fit is None else VideoFit.from_dict(header.fit).rate
+    seconds = "" if rate is None else f", {float(rate):.5g} frames/s, {float(frames / rate):.2f} s"
+    return {"clip": f"{frames} frame{'s' if frames > 1 else ''} of {height}x{width}{seconds}"}
+
+
+def attachment_facts(path: Path) -> dict[str, Any]:
+    """What goes with the tokens; of tokens among it, their codec."""
+    from codeczoo.io import tokens
+
+    facts: dict[str, Any] = {}
+    for name, data in tokens.read_attachments(path).items():
+        of = f", tokens of {tokens.read_header(data).codec}" if name.endswith(tokens.SUFFIX) else ""
+        facts[name] = f"{len(data)} bytes{of}"
+    return facts
 
 
 def recipe_facts(name: str, path: Path) -> dict[str, Any]:

@@ -47,8 +47,11 @@ class Prefix:
         return self
 
     def of(self, tokens: Tokens) -> Tokens:
-        """The prefix of tokens that are there already."""
-        return tokens.prefix(positions=self.positions, codebooks=self.codebooks, streams=self.streams)
+        """The prefix of tokens that are there already. Clips of fewer positions are kept whole."""
+        positions = self.positions
+        if positions is not None and tokens.spec.streams[0].shape[0] is None:
+            positions = min(positions, tokens.streams[0].shape[2])
+        return tokens.prefix(positions=positions, codebooks=self.codebooks, streams=self.streams)
 
 
 def kbps_of(spec: TokenSpec) -> list[float]:
@@ -155,6 +158,16 @@ def threaded(items: Iterable[A], run: Callable[[A], B], ahead: int) -> Iterator[
             yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def ahead(items: Iterable[A]) -> Iterator[A]:
+    """The items, each made by a thread while the one before is at work."""
+    made = iter(items)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead") as pool:
+        coming = pool.submit(next, made, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, made, None)
+            yield item
 
 
 def windows(items: Iterable[A], full: Callable[[list[A]], bool]) -> Iterator[list[A]]:

@@ -26,6 +26,7 @@ from codeczoo.export.patterns import Ids, Pattern, grid_of, sizes_of
 from codeczoo.export.sources import Sample, fit_of
 from codeczoo.io.audio_fit import AudioFit
 from codeczoo.io.fit import Fit
+from codeczoo.io.video_fit import VideoFit
 
 VERSION = 1
 HEADER = "header.json"
@@ -47,7 +48,7 @@ class Document:
     id: str
     size: tuple[int, ...]
     grid: tuple[int, ...]
-    fit: Fit | AudioFit | None
+    fit: Fit | AudioFit | VideoFit | None
     sha256: str
     gains: tuple[float, ...] | None = None
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from codeczoo.core.types import Tokens, TokenSpec
 from codeczoo.export.batches import Prefix, Runner, threaded, windows
-from codeczoo.export.sources import Media, Options, Sample, digest, guarded, refuse
+from codeczoo.export.sources import Media, Options, Sample, digest, guarded, refuse, refuse_clips
 from codeczoo.io import image
 from codeczoo.io.files import Found
 from codeczoo.io.image import Fit
@@ -25,6 +25,7 @@ class Pictures(Media):
 
     def __init__(self, runner: Runner, options: Options) -> None:
         super().__init__(runner, options)
+        refuse_clips(options)
         refuse("window", options.window, "pictures have no windows in time")
         if runner.codec.spec.input_size is None:
             refuse("fit", options.fit, "this codec takes pictures of any size, nothing is to be fitted")
@@ -42,7 +43,7 @@ class Pictures(Media):
             if found.path.suffix in self.TOKEN_SUFFIXES:
                 return replace(self.load_tokens(found, prefix), sha256=sha256)
             x, plan = see(image.read(found.path), self.runner.codec.spec, fit)
-            return Sample(found, None, plan, x, sha256)
+            return Sample(found, None, plan, x=x, sha256=sha256)
 
         for window in self._windows(files, load):
             pieces = [piece for sample in window if sample.x is not None for piece in sample.x]

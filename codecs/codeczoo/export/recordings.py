@@ -16,11 +16,10 @@ from codeczoo.core.errors import InputError
 from codeczoo.core.types import Tokens
 from codeczoo.export import foreign
 from codeczoo.export.batches import Prefix, Runner, threaded, windows
-from codeczoo.export.sources import Media, Options, Sample, digest, guarded, refuse
+from codeczoo.export.sources import Media, Options, Sample, digest, guarded, refuse, refuse_clips
 from codeczoo.io import audio
 from codeczoo.io.audio_fit import AudioFit, restored, split_channels
 from codeczoo.io.files import Found
-from codeczoo.io.fit import Fit
 
 SHORT = 15.0  # seconds; longer recordings are read piece by piece
 PIECE = 5.0  # seconds of a piece
@@ -37,6 +36,7 @@ class Recordings(Media):
 
     def __init__(self, runner: Runner, options: Options) -> None:
         super().__init__(runner, options)
+        refuse_clips(options)
         refuse("fit", options.fit, "is for pictures; a recording is resampled, and nothing of it is cut")
         if not isinstance(runner.codec, WaveformCodec):
             raise InputError(f"{type(runner.codec).__name__} is no codec of waveforms")
@@ -62,7 +62,8 @@ class Recordings(Media):
             x, rate = audio.read(found.path)
             own = at_rate(x, rate, self.codec.sample_rate)
             fit = AudioFit(rate, x.shape[0], x.shape[1])
-            return Sample(found, None, fit, split_channels(own, self.codec.spec.channels), sha256)
+            x = split_channels(own, self.codec.spec.channels)
+            return Sample(found, None, fit, x=x, sha256=sha256)
 
         def encode_long(found: Found) -> Sample:
             return self._encode_long(found, prefix)
@@ -155,7 +156,7 @@ class Recordings(Media):
 
     def _write(self, sample: Sample, path: Path) -> None:
         tokens, fit = sample.tokens, sample.fit
-        assert tokens is not None and not isinstance(fit, Fit)
+        assert tokens is not None and (fit is None or isinstance(fit, AudioFit))
         rate = fit.rate if fit else self.codec.sample_rate
         channels = fit.channels if fit else tokens.batch * self.codec.spec.channels
         with torch.inference_mode(), self.runner.autocast(), audio.Writer(path, rate, channels) as file:

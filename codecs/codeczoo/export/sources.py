@@ -1,8 +1,8 @@
 """Files to tokens and back: what is the same for all media. One result per file, in order; a bad one has an error."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from hashlib import file_digest
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +16,7 @@ from codeczoo.io import tokens
 from codeczoo.io.audio_fit import AudioFit
 from codeczoo.io.files import Found
 from codeczoo.io.fit import Fit
+from codeczoo.io.video_fit import VideoFit
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Sample:
         found: the file and the name of its output.
         tokens: batch > 1 when a picture was tiled, or the channels of a recording were coded one by one.
         fit: how the media was brought to what the codec takes; None where there was nothing to do.
+        attachments: what goes with the tokens into their file: the sound of a clip.
         x: what the codec sees, (n, C, *spatial); None where nobody wants it or it is too long to be held.
         sha256: of the file, hex.
         error: why there are no tokens, one line; empty when all is well.
@@ -33,7 +35,8 @@ class Sample:
 
     found: Found
     tokens: Tokens | None = None
-    fit: Fit | AudioFit | None = None
+    fit: Fit | AudioFit | VideoFit | None = None
+    attachments: Mapping[str, bytes] = field(default_factory=dict)
     x: Tensor | None = None
     sha256: str = ""
     error: str = ""
@@ -46,10 +49,14 @@ class Options:
     Args:
         fit: one of `io.image.MODES`, for pictures.
         window: seconds, for audio codecs that cannot run piece by piece.
+        audio: codec for the sound of clips.
+        tile: pixels, longest side of what is decoded of a clip's frame at once.
     """
 
     fit: str | None = None
     window: float | None = None
+    audio: Runner | None = None
+    tile: int | None = None
 
 
 class Media(ABC):
@@ -88,6 +95,10 @@ class Media(ABC):
     @abstractmethod
     def _encode(self, files: Iterable[Found], prefix: Prefix) -> Iterator[Sample]: ...
 
+    def complete(self, sample: Sample) -> Sample:
+        """A sample that `encode` gave, with what else belongs into its token file: the sound of a clip."""
+        return sample
+
     @abstractmethod
     def clips(self, files: Iterable[Found]) -> Iterator[Sample]:
         """Media for measuring: one piece each, with its tokens and with `x`, held as a whole."""
@@ -100,6 +111,10 @@ class Media(ABC):
         prefix.check(self.runner.codec.spec)
         return self._decode(files, prefix, place)
 
+    def format_of(self, found: Found) -> str:
+        """What a token file is decoded to where nothing else is wished, one of FORMATS."""
+        return self.FORMATS[0]
+
     @abstractmethod
     def _decode(self, files: Iterable[Found], prefix: Prefix, place: Callable[[Found], Path]) -> Iterator[Sample]: ...
 
@@ -107,13 +122,16 @@ class Media(ABC):
         """A token file, cut to a prefix. Raises FormatError, also for tokens of another codec."""
         file = tokens.read(found.path.read_bytes())
         tokens.check_codec(file.header, self.runner.name, self.runner.weights_hash)
-        return Sample(found, prefix.of(file.tokens), fit_of(file.header.fit, file.header.spec.media))
+        fit = fit_of(file.header.fit, file.header.spec.media)
+        return Sample(found, prefix.of(file.tokens), fit, file.attachments)
 
 
-def fit_of(values: dict[str, object] | None, media: str) -> Fit | AudioFit | None:
+def fit_of(values: dict[str, object] | None, media: str) -> Fit | AudioFit | VideoFit | None:
     """How media were fitted, from the plain values in a header. Raises FormatError."""
-    kinds: dict[str, type[Fit] | type[AudioFit]] = {"image": Fit, "audio": AudioFit}
-    return None if values is None or media not in kinds else kinds[media].from_dict(values)
+    kinds: dict[str, type[Fit] | type[AudioFit] | type[VideoFit]] = {
+        "image": Fit, "audio": AudioFit, "video": VideoFit
+    }  # fmt: skip
+    return None if values is None else kinds[media].from_dict(values)
 
 
 def digest(path: Path) -> str:
@@ -140,3 +158,9 @@ def refuse(option: str, value: object, why: str) -> None:
     """Raises InputError for an option that was given."""
     if value is not None:
         raise InputError(f"--{option} {value}: {why}")
+
+
+def refuse_clips(options: Options) -> None:
+    """Raises InputError for options that are for clips."""
+    refuse("audio", None if options.audio is None else options.audio.name, "is for the sound of clips")
+    refuse("tile", options.tile, "is for the frames of clips")

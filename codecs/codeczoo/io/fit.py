@@ -188,37 +188,45 @@ def _pad_unfit(x_hat: Tensor, plan: Fit) -> Tensor:
     return _resize_back(x_hat[0, :, :height, :width], plan.original)
 
 
-def _starts(plan: Fit, axis: int) -> list[int]:
-    """Where tiles begin along one axis: as few as reach the end, evenly spread."""
-    length, tile, overlap = max(plan.original[axis], plan.size[axis]), plan.size[axis], plan.overlap[axis]
+def starts(length: int, tile: int, overlap: int) -> list[int]:
+    """Where tiles that overlap by at least `overlap` begin along an axis: as few as reach the end, evenly spread."""
     n = 1 + -(-(length - tile) // (tile - overlap))
     return [i * (length - tile) // max(1, n - 1) for i in range(n)]
+
+
+def _places(plan: Fit) -> list[Size]:
+    """Where tiles begin, down and across."""
+    down, across = (
+        starts(max(length, tile), tile, overlap)
+        for length, tile, overlap in zip(plan.original, plan.size, plan.overlap, strict=True)
+    )
+    return [(top, left) for top in down for left in across]
 
 
 def _tile_fit(image: Tensor, plan: Fit) -> Tensor:
     h, w = plan.size
     padded = _pad(image, plan.size)
-    return torch.stack([padded[:, t : t + h, u : u + w] for t in _starts(plan, 0) for u in _starts(plan, 1)])
+    return torch.stack([padded[:, t : t + h, u : u + w] for t, u in _places(plan)])
 
 
 def _tile_unfit(x_hat: Tensor, plan: Fit) -> Tensor:
     """Weighted mean of the tiles: each weight rises smoothly from an edge over the overlap, so no seam shows."""
     h, w = plan.size
-    window = _ramp(h, plan.overlap[0])[:, None] * _ramp(w, plan.overlap[1])  # (h, w)
+    window = ramp(h, plan.overlap[0])[:, None] * ramp(w, plan.overlap[1])  # (h, w)
     total = x_hat.new_zeros(4, max(plan.original[0], h), max(plan.original[1], w))
     window = window.to(x_hat)
-    places = [(t, u) for t in _starts(plan, 0) for u in _starts(plan, 1)]
-    for tile, (t, u) in zip(x_hat, places, strict=True):
+    for tile, (t, u) in zip(x_hat, _places(plan), strict=True):
         total[:3, t : t + h, u : u + w] += tile * window
         total[3, t : t + h, u : u + w] += window
     return (total[:3] / total[3])[:, : plan.original[0], : plan.original[1]]
 
 
 def _tile_pieces(plan: Fit) -> int:
-    return len(_starts(plan, 0)) * len(_starts(plan, 1))
+    return len(_places(plan))
 
 
-def _ramp(length: int, overlap: int) -> Tensor:
+def ramp(length: int, overlap: int) -> Tensor:
+    """Weights of a tile along an axis, float64 (length,): they rise smoothly from both edges over the overlap."""
     from_edge = torch.arange(length, dtype=torch.float64) + 0.5
     from_edge = torch.minimum(from_edge, from_edge.flip(0))
     return torch.sin((from_edge / max(overlap, 0.5)).clamp(max=1) * (pi / 2)) ** 2

@@ -34,15 +34,13 @@ class Track(NamedTuple):
     whole: bool = True
 
 
-def copied(source: str | Path | bytes) -> tuple[str, bytes] | None:
-    """All audio tracks of a file, as the name and content of an attachment; None where it has none.
+def copied(source: str | Path | bytes) -> tuple[str, bytes]:
+    """All audio tracks of a file that has any, as the name and content of an attachment.
 
     Raises InputError where the file cannot be read, or holds sound that neither MP4 nor Matroska does.
     """
     av, where = ffmpeg.library(WISH), "video data" if isinstance(source, bytes) else str(source)
     with ffmpeg.clear(f"cannot read the sound of {where}"), _opened(av, source) as container:
-        if not container.streams.audio:
-            return None
         mp4 = "mp4" in container.format.name.split(",")
     if mp4:
         try:
@@ -66,12 +64,12 @@ def _copy(source: str | Path | bytes, name: str, where: str) -> bytes:
     return data.getvalue()
 
 
-def begin(source: str | Path | bytes) -> Fraction:
-    """Seconds by the clock of the file when the first sample of its first audio track sounds. Raises InputError."""
-    av = ffmpeg.library(WISH)
-    with ffmpeg.clear("cannot read the sound"), _opened(av, source) as container:
-        frame = next(container.decode(container.streams.audio[0]), None)
-        return Fraction(0) if frame is None or frame.pts is None else frame.pts * Fraction(frame.time_base)
+def begin(source: str | Path | bytes) -> Fraction | None:
+    """Seconds by the clock of the file when the first sample of its first audio track sounds; None where none does."""
+    av, where = ffmpeg.library(WISH), "video data" if isinstance(source, bytes) else str(source)
+    with ffmpeg.clear(f"cannot read the sound of {where}"), _opened(av, source) as container:
+        frame = next(container.decode(container.streams.audio[0]), None) if container.streams.audio else None
+        return None if frame is None else (frame.pts or 0) * Fraction(frame.time_base)
 
 
 class Copier:
@@ -155,5 +153,7 @@ def _opened(av: Any, source: str | Path | bytes) -> Any:
 
 def _packets(container: Any) -> Iterator[Any]:
     for packet in container.demux(container.streams.audio):
+        if packet.is_corrupt:
+            raise ValueError("truncated or damaged")
         if packet.dts is not None:
             yield packet

@@ -136,7 +136,7 @@ class FileSource:
     def _check_end(self) -> None:
         """Raises InputError where there is less than Matroska files say; truncated ones of other kinds raise before."""
         said = self._container.end
-        if said is not None and self.start + self._since < said - 2 / self.picture.rate - Fraction(1, 10):
+        if said is not None and self.start + self._since < said - Fraction(3, 2) / self.picture.rate:
             where = self._container.where
             raise InputError(f"{where} is truncated: {float(self.start + self._since):.3f} of {float(said):.3f} s")
 
