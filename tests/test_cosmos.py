@@ -14,13 +14,14 @@ import torch
 from conftest import SHARED
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import codeczoo
 from codeczoo import zoo
 from codeczoo.backbones import cosmos2d, cosmos3d
 from codeczoo.core.errors import ConfigError, WeightsError
 from codeczoo.io.weights import map_keys
-from codeczoo.nn.attention3d import TimeAttention
+from codeczoo.nn.attention3d import FrameAttention, TimeAttention
 from codeczoo.nn.stream import Identity
 
 PARITY = Path(os.environ.get("CODECZOO_PARITY", SHARED / "parity"))
@@ -201,6 +202,31 @@ def test_attention_in_time_looks_back_so_far() -> None:
         assert state.keys.untyped_storage().nbytes() == 4 * state.keys.numel()
     with pytest.raises(ConfigError, match="at least 1, got 0"):
         TimeAttention(8, Identity(), 0)
+
+
+class Called(TorchDispatchMode):
+    """Names of all operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["picture", "frames", "time"])
+def test_scores_of_attention_are_not_stored(kind: str) -> None:
+    """A 4000 px picture would need terabytes."""
+    layers = {
+        "picture": (cosmos2d.Attention(32), (1, 32, 4, 5)), "frames": (FrameAttention(8, Identity()), (2, 8, 3, 4, 5)),
+        "time": (TimeAttention(8, Identity(), 2), (2, 8, 3, 4, 5)),
+    }  # fmt: skip
+    layer, shape = layers[kind]
+    with Called() as called:
+        layer(torch.randn(shape)).sum().backward()
+    assert any("flash_attention" in name and "backward" in name for name in called.names)
 
 
 def test_changes_of_size_are_between_levels() -> None:

@@ -50,8 +50,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, C, h, w) to the same shape."""
         h = self.norm(x)
-        q, k, v = (layer(h).flatten(2).transpose(1, 2) for layer in (self.q, self.k, self.v))  # (B, h w, C)
-        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)  # (B, C, h w)
+        q, k, v = (layer(h).flatten(2).mT[:, None].contiguous() for layer in (self.q, self.k, self.v))
+        y = F.scaled_dot_product_attention(q, k, v)[:, 0].mT  # (B, C, h w); as heads, or the scores are stored
         return x + self.out(y.reshape(x.shape))
 
 

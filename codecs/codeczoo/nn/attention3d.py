@@ -41,7 +41,8 @@ class FrameAttention(_Attention):
         if not x.numel():
             return x
         places = to_frames(self.norm(x)).flatten(2).transpose(1, 2)  # (B T, H W, C)
-        y = self.out(F.scaled_dot_product_attention(self.q(places), self.k(places), self.v(places)))
+        q, k, v = (layer(places)[:, None] for layer in (self.q, self.k, self.v))  # with heads, or the scores are stored
+        y = self.out(F.scaled_dot_product_attention(q, k, v)[:, 0])
         return x + from_frames(y.transpose(1, 2).unflatten(2, x.shape[3:]), len(x), x.shape[2])
 
 
