@@ -175,6 +175,24 @@ def test_other_video_models_are_refused() -> None:
             zoo.original_skeleton(module, rates | change)
 
 
+@absent
+@torch.no_grad()
+def test_pictures_of_any_size() -> None:
+    codec, x = load("cosmos_di"), torch.rand(1, 3, 30, 41, generator=torch.Generator().manual_seed(0))
+    tokens = codec.encode(x)
+    assert tokens.codes.shape[2:] == (4, 6) and codec.decode(tokens).shape == x.shape
+    rows, columns = (torch.arange(n).clamp(max=own - 1) for n, own in ((32, 30), (48, 41)))
+    assert torch.equal(codec.encode(x[:, :, rows][..., columns]).codes, tokens.codes)
+
+
+@pytest.mark.parametrize("name", ["cosmos_di", "cosmos_dv"])
+def test_encoders_may_give_more_channels_than_decoders_take(name: str) -> None:
+    config = {"spatial_compression": 8, "temporal_compression": 8, "z_factor": 2, "z_channels": 10}
+    with torch.device("meta"):
+        codec = zoo.original_skeleton(zoo._system(name), config)
+    assert codec.encoder.project.weight.shape[:2] == (6, 20) and codec.decoder.project.weight.shape[:2] == (10, 6)
+
+
 def test_where_older_decoders_change_time() -> None:
     """`legacy_mode` doubles time one level earlier."""
     module = zoo._system("cosmos_dv")
