@@ -22,7 +22,8 @@ from codeczoo.cli.main import COMMANDS, main
 from codeczoo.export import pictures
 from codeczoo.export.baselines import BASELINES, at_bytes
 from codeczoo.export.evaluate import Row
-from codeczoo.export.judges import JUDGES, Networks, PictureMeasures
+from codeczoo.export.judges import JUDGES
+from codeczoo.export.judging import Networks
 from codeczoo.export.media import MEDIA
 from codeczoo.io import image, tokens
 
@@ -337,8 +338,8 @@ def test_eval_crops_unless_told(place: Place, capsys: pytest.CaptureFixture[str]
     assert measured[0] == measured[1] != measured[2]
 
 
-def test_a_measure_that_not_every_picture_allows_is_left_out() -> None:
-    row = Row("codec", "all", PictureMeasures(Networks(), torch.device("cpu")))
+def test_a_measure_that_not_every_picture_allows_is_left_out(tiny_codec: codeczoo.Codec) -> None:
+    row = Row("codec", "all", JUDGES["image"](tiny_codec.spec, Networks(), torch.device("cpu")))
     for size in (200, 100):
         row.add(torch.zeros(3, size, size), torch.full((3, size, size), 0.1), {"bits": size})
     result = row.result()

@@ -1,7 +1,8 @@
-"""`codeczoo eval`: quality and bits of a codec at every rate, beside JPEG and WebP, Opus and MP3."""
+"""`codeczoo eval`: quality and bits of a codec at every rate, beside JPEG and WebP, Opus and MP3, H.264 and H.265."""
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +12,17 @@ from codeczoo.core.errors import InputError, nearest
 if TYPE_CHECKING:
     from codeczoo.core.types import TokenSpec
     from codeczoo.export.batches import Prefix
-    from codeczoo.export.evaluate import Evaluation, Networks
+    from codeczoo.export.evaluate import Evaluation
+    from codeczoo.export.judging import Networks
 
-AGAINST = ("jpeg", "webp", "opus", "mp3")  # BASELINES of export.judges, without their import
+AGAINST = ("jpeg", "webp", "opus", "mp3", "h264", "h265")  # BASELINES of export.judges, without their import
 KINDS = ("positions", "codebooks", "streams")
 COLUMNS = {
     "system": "", "rate": "", "kbps": ".2f", "payload_kbps": ".2f", "bits": ".0f", "bpp": ".4f",
     "payload_bytes": ".1f", "file_bytes": ".1f", "file_bpp": ".4f", "psnr": ".2f", "ssim": ".4f", "ms_ssim": ".4f",
-    "lpips": ".4f", "rfid": ".2f", "mel": ".3f", "superb_mel": ".3f", "stft": ".3f", "si_sdr": ".2f", "pesq": ".2f",
-    "stoi": ".3f",
-    "codebook_use": ".1%", "perplexity": ".0f", "shrunk": ".0%", "too_large": ".0%",
+    "flicker": ".2f", "lpips": ".4f", "rfid": ".2f", "fvd": ".1f", "mel": ".3f", "superb_mel": ".3f", "stft": ".3f",
+    "si_sdr": ".2f", "pesq": ".2f", "stoi": ".3f", "codebook_use": ".1%", "perplexity": ".0f", "shrunk": ".0%",
+    "too_large": ".0%",
 }  # fmt: skip
 
 
@@ -49,11 +51,12 @@ def add_parser(subparsers: Any) -> None:
         "eval",
         description="Measures are means over media as the codec sees them (cropped or resized; at its rate, mixed to "
         "mono where it is mono). Pictures: baselines get, one by one, the bytes of the whole .cz file; where that is "
-        "little they may shrink the picture (share: shrunk). Recordings: baselines get the bytes of the coded codes. "
-        "Where even that is too little, the smallest file counts (share: too_large). PESQ and STOI are means over the "
-        "recordings that they have a value for.",
+        "little they may shrink the picture (share: shrunk). Videos: the same, for elementary streams; PSNR, SSIM and "
+        "LPIPS are means over frames; flicker is how much the error changes from frame to frame, in levels of 8 bits. "
+        "Recordings: baselines get the bytes of the coded codes. Where even that is too little, the smallest file "
+        "counts (share: too_large). PESQ and STOI are means over the recordings that they have a value for.",
     )
-    common.add_inputs(parser, "pictures or recordings")
+    common.add_inputs(parser, "pictures, recordings or videos")
     common.add_codec(parser)
     parser.add_argument("--fit", choices=("crop", "resize"), help="of pictures (default crop, as papers do)")
     group = parser.add_mutually_exclusive_group()
@@ -62,6 +65,7 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument("--kbps", type=rates, metavar="R,R", help="rates: as many codebooks as R kbit/s hold")
     parser.add_argument("--against", type=names, default=[], metavar="A,B", help=f"baselines: {', '.join(AGAINST)}")
     parser.add_argument("--fid-weights", metavar="P", help="Inception weights, for rFID")
+    parser.add_argument("--fvd-weights", metavar="P", help="I3D weights, for FVD of clips of 9 frames or more")
     parser.add_argument("--lpips-weights", metavar="P", help="VGG weights with LPIPS heads")
     parser.add_argument("-o", "--out", metavar="DIR", help="folder for eval.json, rate_distortion.png and pictures")
     parser.set_defaults(run=run)
@@ -106,13 +110,15 @@ def prefixes(args: argparse.Namespace, spec: "TokenSpec") -> "list[Prefix]":
 
 def networks(args: argparse.Namespace, device: Any) -> "Networks":
     """The networks whose weights are given. Raises MissingError."""
-    from codeczoo.export.evaluate import Networks
+    from codeczoo.export.judging import Networks
     from codeczoo.losses.lpips import LPIPS
+    from codeczoo.metrics.i3d import ClipFeatures
     from codeczoo.metrics.inception import Inception
 
     return Networks(
         lpips=LPIPS(args.lpips_weights).to(device).compare if args.lpips_weights else None,
         inception=Inception(args.fid_weights).to(device) if args.fid_weights else None,
+        i3d=ClipFeatures(args.fvd_weights).to(device) if args.fvd_weights else None,
     )
 
 
@@ -131,6 +137,17 @@ def show(facts: dict[str, Any], as_json: bool, unit: str) -> None:
     if as_json:
         common.say(json.dumps(facts))
         return
-    columns = [name for name in COLUMNS if any(name in row for row in facts["rows"])]
-    common.table(columns, [{c: format(row[c], COLUMNS[c]) for c in columns if c in row} for row in facts["rows"]])
+    formats = formats_of(facts["rows"])
+    rows = [{name: format(row[name], formats[name]) for name in formats if name in row} for row in facts["rows"]]
+    common.table(list(formats), rows)
     common.say(f"{facts[unit]} {unit}, {len(facts['failed'])} failed")
+
+
+def formats_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The columns that some row has, and how they are written: those of COLUMNS, bpp of each stream beside bpp."""
+    found = dict.fromkeys(name for row in rows for name in row)
+    formats: dict[str, str] = {}
+    for name, how in COLUMNS.items():
+        formats |= {name: how} if name in found else {}
+        formats |= {each: how for each in found if name == "bpp" and each.startswith("bpp ")}
+    return formats

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,8 @@ def tokens_facts(path: Path) -> dict[str, Any]:
         "payload_bytes": header.payload_bytes,
         "bytes": header.total_bytes,
     }
+    if header.spec.unit == "pixel":
+        facts["file_bpp"] = round(8 * header.total_bytes / sum(map(prod, header.size)), 6)
     return {key: value for key, value in facts.items() if value is not None}
 
 

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: the rate-distortion plot, the grid of reconstructions, the spectrograms."""
+"""Pictures of an evaluation: the rate-distortion plot, the grid of reconstructions, spectrograms, contact sheets."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from codeczoo.export.evaluate import Evaluation
 
-MARGIN, GAP = 96, 2  # pixels: of the labels, between pictures
+MARGIN, HEAD, GAP = 96, 16, 2  # pixels: least width of the labels, height of those above, between pictures
 SECONDS, BINS, RANGE = 3.0, 128, 80.0  # of a spectrogram: what is drawn, rows, dB from black to white
 
 
@@ -31,25 +31,43 @@ class Axis(NamedTuple):
 BITS = {
     "image": Axis("file_bpp", "bits per pixel (whole files)"),
     "audio": Axis("payload_kbps", "kbit/s (coded codes)"),
+    "video": Axis("file_bpp", "bits per pixel (whole files)"),
 }
 MEASURES = {
     "psnr": "PSNR, dB", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "lpips": "LPIPS", "rfid": "rFID",
+    "flicker": "flicker, levels of 8 bits", "fvd": "FVD",
     "mel": "mel distance", "superb_mel": "mel distance (Codec-SUPERB)",
     "stft": "STFT distance", "si_sdr": "SI-SDR, dB", "pesq": "PESQ", "stoi": "STOI",
 }  # fmt: skip
 
 
 def draw(folder: Path, rows: Sequence[Mapping[str, Any]], evaluation: "Evaluation") -> None:
-    """rate_distortion.png, and grid.png or spectrograms.png."""
+    """rate_distortion.png, and grid.png, spectrograms.png or contact_sheet_1.png and so on."""
     spec = evaluation.runner.codec.spec
     plot(folder / "rate_distortion.png", rows, BITS[spec.media])
+    if spec.media == "video":
+        for i in range(len(evaluation.originals)):
+            contact_sheet(folder / f"contact_sheet_{i + 1}.png", i, evaluation)
+        return
     lines = [("original", evaluation.originals)]
-    lines += [(f"{row.system}, {row.rate}", row.shown) for rows in evaluation.rows for row in rows]
+    lines += [(f"{row.system}, {row.rate}", [x for x, _ in row.shown]) for rows in evaluation.rows for row in rows]
     if spec.media == "image":
         grid(folder / "grid.png", lines)
         return
     rate = spec.sample_rate or 1
     grid(folder / "spectrograms.png", [(label, [spectrogram(x, rate) for x in shown]) for label, shown in lines])
+
+
+def contact_sheet(path: Path, clip: int, evaluation: "Evaluation") -> None:
+    """Frames of one clip from left to right: the original above, each system at each rate below; as PNG."""
+    from codeczoo.export.judges import VideoJudge
+
+    lines = [("original", evaluation.originals[clip].unbind(1))]
+    for row in (row for rows in evaluation.rows for row in rows):
+        x_hat, facts = row.shown[clip]
+        about = f"{row.system}, {row.rate}, {facts['file_bpp']:.4f} bit/pixel, {facts['psnr']:.2f} dB"
+        lines.append((about, x_hat.unbind(1)))
+    grid(path, lines, [f"frame {place}" for place in VideoJudge.places(evaluation.sizes[clip][0])])
 
 
 def plot(path: Path, rows: Sequence[Mapping[str, Any]], bits: Axis) -> None:
@@ -71,23 +89,31 @@ def plot(path: Path, rows: Sequence[Mapping[str, Any]], bits: Axis) -> None:
         figure.savefig(temporary, format="png", dpi=120)
 
 
-def grid(path: Path, lines: "Sequence[tuple[str, Sequence[Tensor]]]") -> None:
+def grid(path: Path, lines: "Sequence[tuple[str, Sequence[Tensor]]]", columns: Sequence[str] = ()) -> None:
     """Labelled lines of pictures, one above the other, as PNG. Cells have the size of the first picture.
 
     Args:
         path: ends in .png.
         lines: label and pictures (3, H, W) in [0, 1] of each line.
+        columns: what stands above the first pictures of the lines.
     """
     height, width = lines[0][1][0].shape[1:]
-    sheet = np.full((len(lines) * (height + GAP), MARGIN + len(lines[0][1]) * (width + GAP), 3), 255, np.uint8)
+    labels = [text.replace(", ", "\n") for text, _ in lines]
+    measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    boxes = [measure.multiline_textbbox((4, 4), text) for text in labels]
+    margin, head = max(MARGIN, *(int(box[2]) + 4 for box in boxes)), HEAD if columns else 0
+    step = max(height, *(int(box[3]) for box in boxes)) + GAP
+    sheet = np.full((head + len(lines) * step, margin + len(lines[0][1]) * (width + GAP), 3), 255, np.uint8)
     for i, (_, pictures) in enumerate(lines):
         for j, picture in enumerate(pictures):
             cell = image.resize((picture * 255).round().to(torch.uint8), (height, width)).permute(1, 2, 0)  # (H, W, 3)
-            top, left = i * (height + GAP), MARGIN + j * (width + GAP)
+            top, left = head + i * step, margin + j * (width + GAP)
             sheet[top : top + height, left : left + width] = cell.numpy()
     drawn = Image.fromarray(sheet)
-    for i, (text, _) in enumerate(lines):
-        ImageDraw.Draw(drawn).text((4, i * (height + GAP) + 4), text.replace(", ", "\n"), fill="black")
+    for i, text in enumerate(labels):
+        ImageDraw.Draw(drawn).text((4, head + i * step + 4), text, fill="black")
+    for j, text in enumerate(columns):
+        ImageDraw.Draw(drawn).text((margin + j * (width + GAP), 2), text, fill="black")
     with atomic(path) as temporary:
         drawn.save(temporary, "PNG")
 

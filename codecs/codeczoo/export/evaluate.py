@@ -11,7 +11,8 @@ from codeczoo import zoo
 from codeczoo.core.errors import InputError
 from codeczoo.core.types import Tokens, TokenSpec
 from codeczoo.export.batches import Prefix, Runner, windows
-from codeczoo.export.judges import JUDGES, Judge, Measures, Networks
+from codeczoo.export.judges import JUDGES
+from codeczoo.export.judging import Facts, Judge, Measures, Networks
 from codeczoo.export.sources import Sample
 from codeczoo.io import tokens as token_file
 from codeczoo.metrics.codebook import CodebookUse
@@ -25,24 +26,29 @@ class Row:
     Args:
         system: name of the codec or baseline.
         rate: which prefix, e.g. "32 positions".
-        measures: of the pairs.
+        judge: of this media.
+
+    Attributes:
+        shown: previews of the first pairs' x_hat, and what was measured of these pairs.
     """
 
-    def __init__(self, system: str, rate: str, measures: Measures) -> None:
-        self.system, self.rate, self.measures = system, rate, measures
-        self.shown: list[Tensor] = []
+    def __init__(self, system: str, rate: str, judge: Judge) -> None:
+        self.system, self.rate, self.judge = system, rate, judge
+        self.measures: Measures = judge.measures()
+        self.shown: list[tuple[Tensor, Facts]] = []
         self._sums: dict[str, tuple[float, int, int]] = {}  # sum, pairs with a value, pairs without
         self._count = 0
 
     @torch.inference_mode()
-    def add(self, x: Tensor, x_hat: Tensor, facts: dict[str, float]) -> None:
+    def add(self, x: Tensor, x_hat: Tensor, facts: Facts) -> None:
         """Measures one pair, (C, *spatial) each; `facts` are averaged as they are."""
-        for name, value in (facts | self.measures.of(x, x_hat)).items():
+        facts = facts | self.measures.of(x, x_hat)
+        for name, value in facts.items():
             total, count, without = self._sums.get(name, (0.0, 0, 0))
             self._sums[name] = (total, count, without + 1) if isnan(value) else (total + value, count + 1, without)
         self._count += 1
         if len(self.shown) < SHOWN:
-            self.shown.append(x_hat)
+            self.shown.append((self.judge.preview(x_hat), facts))
 
     def result(self) -> dict[str, Any]:
         """Means over the pairs that have a value. A measure that some pair was too small for is left out."""
@@ -62,6 +68,10 @@ class Evaluation:
 
     Raises:
         InputError: a baseline that is not for this media.
+
+    Attributes:
+        originals: previews of the first samples.
+        sizes: of these, (H, W), (T,) or (T, H, W).
     """
 
     def __init__(self, runner: Runner, rates: Sequence[Prefix], against: Sequence[str], networks: Networks) -> None:
@@ -71,9 +81,10 @@ class Evaluation:
         for name in against:
             self.judge.check_baseline(name)
         self.originals: list[Tensor] = []
+        self.sizes: list[tuple[int, ...]] = []
         self.uses = [CodebookUse(spec) for _ in rates]
         self.rows = [
-            [Row(name, label(rate), self.judge.measures()) for name in (zoo.title(runner.name), *against)]
+            [Row(name, label(rate), self.judge) for name in (zoo.title(runner.name), *against)]
             for rate in rates
         ]
 
@@ -86,8 +97,10 @@ class Evaluation:
                 for sample, tokens, x_hat in zip(good, kept, self.runner.decode(kept), strict=True):
                     use.update(tokens)
                     self._measure(rows, sample, tokens, x_hat)
-            room = SHOWN - len(self.originals)
-            self.originals += [s.x[0] for s in good[:room] if s.x is not None]
+            for sample in good[: SHOWN - len(self.originals)]:
+                assert sample.x is not None
+                self.originals.append(self.judge.preview(sample.x[0]))
+                self.sizes.append(tuple(sample.x.shape[2:]))
             yield from window
 
     def _measure(self, rows: Sequence[Row], sample: Sample, tokens: Tokens, x_hat: Tensor) -> None:
@@ -119,7 +132,9 @@ def label(rate: Prefix) -> str:
 
 
 def rates_of(spec: TokenSpec, kind: str | None = None, wanted: Sequence[int] = ()) -> list[Prefix]:
-    """The rates to measure, fewest first: as wanted, else all of the codec's first kind of prefix, halved four times.
+    """The rates to measure, fewest first.
+
+    As wanted, else of the codec's first kind of prefix that has a fixed number: all of up to five, more are halved.
 
     Args:
         spec: of the codec.
@@ -127,18 +142,20 @@ def rates_of(spec: TokenSpec, kind: str | None = None, wanted: Sequence[int] = (
         wanted: prefix lengths of that kind.
 
     Raises:
-        InputError: a prefix that the codec does not decode.
+        InputError: a prefix that the codec does not decode, or that is no rate.
     """
+    if kind == "positions" and spec.media == "video":
+        raise InputError("--positions: fewer positions of video are fewer frames, not a lower rate")
     if kind is not None:
         return [Prefix(**{kind: n}).check(spec) for n in sorted(set(wanted))]
-    if not spec.prefixes:
-        return [Prefix()]
-    kind = spec.prefixes[0]
-    full = {
+    numbers = {
         "positions": spec.streams[0].shape[0],
         "codebooks": max(len(s.vocab_sizes) for s in spec.streams),
         "streams": len(spec.streams),
-    }[kind]
-    if full is None:
-        raise InputError(f"this codec has no fixed number of {kind}; give --{kind}")
-    return [Prefix(**{kind: n}) for n in sorted({max(1, full >> i) for i in range(5)})]
+    }
+    fixed = [kind for kind in spec.prefixes if numbers[kind] is not None]
+    if not fixed:
+        return [Prefix()]
+    full = numbers[fixed[0]] or 1
+    steps = range(1, full + 1) if full <= 5 else sorted({max(1, full >> i) for i in range(5)})
+    return [Prefix(**{fixed[0]: n}) for n in steps]

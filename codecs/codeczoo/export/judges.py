@@ -1,91 +1,21 @@
 """How good decoded media are, and what their bytes are counted per: one class for each media."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from math import prod
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.functional import interpolate
 
-from codeczoo.core.errors import InputError, nearest
-from codeczoo.core.types import Tokens, TokenSpec
-from codeczoo.export import audio_baselines, baselines
-from codeczoo.metrics import audio
-from codeczoo.metrics.bits import bits_per_pixel, nominal_bits
+from codeczoo.core.types import Tokens
+from codeczoo.export import audio_baselines, baselines, video_baselines
+from codeczoo.export.judging import Facts, Judge, Measures, Networks
+from codeczoo.metrics import audio, video
+from codeczoo.metrics.bits import bits_per_pixel, nominal_bits, stream_bits
 from codeczoo.metrics.fid import ReconstructionFID
+from codeczoo.metrics.i3d import CLASSES, SHORTEST
 from codeczoo.metrics.image import ms_ssim, psnr, ssim
-
-Facts = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Networks:
-    """Measures that need weights; None: not measured.
-
-    Args:
-        lpips: x, x_hat (1, 3, H, W) to a scalar.
-        inception: pictures to features, for rFID.
-    """
-
-    lpips: Callable[[Tensor, Tensor], Tensor] | None = None
-    inception: nn.Module | None = None
-
-
-class Measures:
-    """Compares originals with what was decoded, for one row of a table. As it stands, one by one, with functions.
-
-    Args:
-        functions: x, x_hat (1, C, *spatial) to a number, by name.
-    """
-
-    def __init__(self, functions: dict[str, Callable[[Tensor, Tensor], Tensor]]) -> None:
-        self.functions = functions
-
-    def of(self, x: Tensor, x_hat: Tensor) -> Facts:
-        """Of one pair, (C, *spatial) each: NaN where it has no value, nothing where it is too small."""
-        return {name: float(function(x[None], x_hat[None])) for name, function in self.functions.items()}
-
-    def of_all(self) -> Facts:
-        """Of all pairs together."""
-        return {}
-
-
-class Judge(ABC):
-    """Measures, sizes and baselines of one kind of media.
-
-    Args:
-        spec: of the codec.
-        networks: measures that need weights.
-        device: for them.
-
-    Attributes:
-        BASELINES: what media of this kind are compared with.
-    """
-
-    BASELINES: ClassVar[tuple[str, ...]]
-
-    def __init__(self, spec: TokenSpec, networks: Networks, device: torch.device) -> None:
-        self.spec, self.networks, self.device = spec, networks, device
-
-    def check_baseline(self, name: str) -> None:
-        """Raises InputError for what this media is not compared with."""
-        if name not in self.BASELINES:
-            raise InputError(f"no baseline '{name}' for {self.spec.media}; {nearest(name, self.BASELINES)}")
-
-    @abstractmethod
-    def measures(self) -> Measures:
-        """For a new row."""
-
-    @abstractmethod
-    def sizes(self, x: Tensor, tokens: Tokens, payload: int, total: int) -> Facts:
-        """What tokens of x (C, *spatial) cost, nominally, as coded codes and as a whole file, bytes."""
-
-    @abstractmethod
-    def baseline(self, name: str, x: Tensor, payload: int, total: int) -> tuple[Tensor, Facts]:
-        """x after a baseline that got the same bytes, and what it cost."""
 
 
 class PictureMeasures(Measures):
@@ -126,18 +56,24 @@ class PictureJudge(Judge):
 
     def sizes(self, x: Tensor, tokens: Tokens, payload: int, total: int) -> Facts:
         """See Judge."""
-        facts = {"bits": float(nominal_bits(tokens)), "bpp": float(bits_per_pixel(tokens))}
-        facts |= {"payload_bytes": payload, "payload_bpp": 8 * payload / prod(x.shape[1:])}
-        return facts | self._file(x, total)
+        return pixel_sizes(x, tokens, payload) | file_size(x, total)
 
     def baseline(self, name: str, x: Tensor, payload: int, total: int) -> tuple[Tensor, Facts]:
         """See Judge."""
         coded = baselines.at_bytes(x, baselines.BASELINES[name], total)
         shares = {"shrunk": float(coded.shrunk > 1), "too_large": float(coded.bytes > total)}
-        return coded.x_hat, self._file(x, coded.bytes) | shares
+        return coded.x_hat, file_size(x, coded.bytes) | shares
 
-    def _file(self, x: Tensor, total: int) -> Facts:
-        return {"file_bytes": total, "file_bpp": 8 * total / prod(x.shape[1:])}
+
+def pixel_sizes(x: Tensor, tokens: Tokens, payload: int) -> Facts:
+    """Bits of the tokens of x (C, *spatial), and of their coded codes."""
+    facts = {"bits": float(nominal_bits(tokens)), "bpp": float(bits_per_pixel(tokens))}
+    return facts | {"payload_bytes": payload, "payload_bpp": 8 * payload / prod(x.shape[1:])}
+
+
+def file_size(x: Tensor, total: int) -> Facts:
+    """Of a whole file that holds x (C, *spatial)."""
+    return {"file_bytes": total, "file_bpp": 8 * total / prod(x.shape[1:])}
 
 
 class SoundJudge(Judge):
@@ -170,4 +106,74 @@ class SoundJudge(Judge):
         return 8 * n_bytes * self._rate / x.shape[1] / 1000
 
 
-JUDGES: dict[str, type[Judge]] = {"image": PictureJudge, "audio": SoundJudge}
+class VideoMeasures(Measures):
+    """Those of networks with the rest. Arguments: see Judge."""
+
+    FUNCTIONS: ClassVar = {"psnr": (video.psnr, 1), "ssim": (video.ssim, 6), "flicker": (video.flicker, 1)}
+
+    def __init__(self, networks: Networks, device: torch.device) -> None:
+        super().__init__({})
+        self.networks, self.device = networks, device
+        self._fvd = ReconstructionFID(networks.i3d, CLASSES).to(device) if networks.i3d else None
+
+    def of(self, x: Tensor, x_hat: Tensor) -> Facts:
+        """See Measures. Clips that are too short for the network of FVD are left out of it."""
+        smallest = min(x.shape[2:])
+        self.functions = {name: of for name, (of, least) in self.FUNCTIONS.items() if smallest >= least}
+        values = super().of(x, x_hat)
+        if self.networks.lpips is not None:
+            pairs = zip(x.to(self.device).split(1, 1), x_hat.to(self.device).split(1, 1), strict=True)
+            found = [float(self.networks.lpips(a.transpose(0, 1), b.transpose(0, 1))) for a, b in pairs]
+            values["lpips"] = sum(found) / len(found)
+        if self._fvd is not None and x.shape[1] >= SHORTEST:
+            self._fvd.update(x[None].to(self.device), x_hat[None].to(self.device))
+        return values
+
+    def of_all(self) -> Facts:
+        """See Measures: no FVD of fewer than two clips."""
+        return {"fvd": self._fvd.result()} if self._fvd is not None and self._fvd.real.count >= 2 else {}
+
+
+class VideoJudge(Judge):
+    """Bits are counted per pixel, of each stream too; baselines get the bytes of the whole file."""
+
+    BASELINES: ClassVar[tuple[str, ...]] = tuple(video_baselines.BASELINES)
+    SHOWN: ClassVar[int] = 8  # frames of a preview
+    SIDE: ClassVar[int] = 256  # pixels, of its longer side at most
+
+    def measures(self) -> Measures:
+        """See Judge."""
+        return VideoMeasures(self.networks, self.device)
+
+    def preview(self, x: Tensor) -> Tensor:
+        """See Judge: frames `places` of x, made smaller where they are large."""
+        frames = x[:, self.places(x.shape[1])]
+        height, width = frames.shape[2:]
+        shrink = max(1.0, max(height, width) / self.SIDE)
+        size = [max(1, round(n / shrink)) for n in (height, width)]
+        small = interpolate(frames.transpose(0, 1), size, mode="bilinear", antialias=True)  # (t, 3, h, w)
+        return small.transpose(0, 1)
+
+    @classmethod
+    def places(cls, frames: int) -> list[int]:
+        """Which of so many frames are shown: evenly spread, first and last among them."""
+        places: list[int] = torch.linspace(0, frames - 1, min(cls.SHOWN, frames)).round().long().tolist()
+        return places
+
+    def sizes(self, x: Tensor, tokens: Tokens, payload: int, total: int) -> Facts:
+        """See Judge."""
+        facts = pixel_sizes(x, tokens, payload) | file_size(x, total)
+        if len(self.spec.streams) > 1:
+            names = (stream.name for stream in self.spec.streams)
+            bits = stream_bits(tokens)
+            facts |= {f"bpp {name}": float(n) / prod(x.shape[1:]) for name, n in zip(names, bits, strict=False)}
+        return facts
+
+    def baseline(self, name: str, x: Tensor, payload: int, total: int) -> tuple[Tensor, Facts]:
+        """See Judge."""
+        coded = video_baselines.at_bytes(x, video_baselines.BASELINES[name], total)
+        size = len(coded.stream)
+        return coded.x_hat, file_size(x, size) | {"shrunk": float(coded.shrunk > 1), "too_large": float(size > total)}
+
+
+JUDGES: dict[str, type[Judge]] = {"image": PictureJudge, "audio": SoundJudge, "video": VideoJudge}

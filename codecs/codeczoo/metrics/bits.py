@@ -10,11 +10,17 @@ from codeczoo.core.types import Tokens
 
 def nominal_bits(tokens: Tokens) -> Tensor:
     """Bits of each sample when every code takes log2(vocab size), float64 (B,); padding costs nothing."""
-    total = torch.zeros(tokens.batch, dtype=torch.float64, device=tokens.streams[0].device)
+    return torch.stack(stream_bits(tokens)).sum(0)
+
+
+def stream_bits(tokens: Tokens) -> list[Tensor]:
+    """`nominal_bits` of each stream that is there."""
+    found = []
     for s, codes in enumerate(tokens.streams):
         per_position = sum(log2(v) for v in tokens.spec.streams[s].vocab_sizes[: codes.shape[1]])
-        total += tokens.stream_lengths(s).to(total.device) * prod(codes.shape[3:]) * per_position
-    return total
+        positions = tokens.stream_lengths(s).to(codes.device, torch.float64) * prod(codes.shape[3:])
+        found.append(positions * per_position)
+    return found
 
 
 def bits_per_pixel(tokens: Tokens) -> Tensor:
