@@ -114,6 +114,12 @@ def test_flat_names_the_first_wrong_place(spec: TokenSpec, change: dict[int, int
         Flat(spec).tokens(ids, tokens.size[0].tolist(), None if spec is LINE else grid_of(tokens))
 
 
+def test_grids_of_fixed_size_are_full() -> None:
+    ids = Flat(PYRAMID).ids(sample(PYRAMID))
+    with pytest.raises(FormatError, match="2 positions do not fill a grid"):
+        Flat(PYRAMID).tokens([ids[0], *ids[3:]])  # a whole row of the first stream is missing
+
+
 @pytest.mark.parametrize("ids", [[], [64], [64, 65], [1, 2, 3], [64, 1, 2], [64, 65, 1]])
 def test_flat_wants_start_and_end(ids: list[int]) -> None:
     with pytest.raises(FormatError):

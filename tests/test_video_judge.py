@@ -90,6 +90,12 @@ def test_a_tiny_budget_is_spent_on_a_smaller_picture() -> None:
     assert coded.shrunk > 1 and len(coded.stream) <= 500 and coded.x_hat.shape == x.shape
 
 
+def test_what_never_fits_gets_as_small_as_it_can() -> None:
+    stripes = (torch.arange(64) // 4 % 2).float().expand(3, 5, 64, 64)  # which no smaller picture keeps
+    coded = [at_bytes(stripes, BASELINES["h264"], budget) for budget in (10, 100_000)]
+    assert [c.shrunk for c in coded] == [4, 1]
+
+
 def test_what_baselines_cannot_do_is_told(monkeypatch: pytest.MonkeyPatch, av: Any) -> None:
     for shape in ((3, 8, 8), (1, 3, 4, 8, 8), (4, 3, 16, 16), (3, 0, 16, 16)):
         with pytest.raises(InputError, match=r"takes \(3, T, H, W\)"):
@@ -128,6 +134,14 @@ def test_sizes_tell_every_stream() -> None:
     assert (facts["payload_bpp"], facts["file_bpp"]) == pytest.approx((5600 / pixels, 8000 / pixels))
     facts = judge.sizes(x, tokens.prefix(streams=1), 700, 1000)
     assert facts["bits"] == coarse and "bpp fine" not in facts
+
+
+def test_baselines_get_the_bytes_of_the_whole_file() -> None:
+    judge, x = JUDGES["video"](Means().spec, Networks(), CPU), smooth_clip(9, 64, 64)
+    x_hat, facts = judge.baseline("h264", x, 700, 1500)
+    assert 1200 < facts["file_bytes"] <= 1500 and facts["file_bpp"] == 8 * facts["file_bytes"] / (9 * 64 * 64)
+    assert (facts["too_large"], facts["shrunk"]) == (0, 0) and x_hat.shape == x.shape
+    assert judge.baseline("h264", x, 5, 10)[1]["too_large"] == 1
 
 
 class Mean(nn.Module):
