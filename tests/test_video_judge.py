@@ -183,7 +183,7 @@ def evaluated(
     monkeypatch.setattr(zoo, "title", lambda name: name)
     codec = Means()
     samples = [
-        Sample(Found(Path(f"{i}.mp4"), Path(str(i))), codec.encode(x[None]), None, x[None]) for i, x in enumerate(clips)
+        Sample(Found(Path(f"{i}.mp4"), Path(str(i))), codec.encode(x[None]), x=x[None]) for i, x in enumerate(clips)
     ]
     samples.insert(1, replace(samples[0], tokens=None, x=None, error="broken"))
     evaluation = Evaluation(runner_of(codec), rates or rates_of(codec.spec), against, Networks())
