@@ -165,10 +165,10 @@ def held(state: Any) -> int:
 
 
 def test_streams_keep_no_more_than_they_need(codec: Any) -> None:
-    """No graph, no piece of the past, and no more after a long clip than after a short one."""
+    """No graph, no piece of the past, and no more after long clips or pieces than after short ones."""
     stream, sizes = codec.stream(), []
-    for i in range(6):
-        x = clip(8, 8, 8, seed=i)
+    for i, frames in enumerate((8, 8, 8, 16, 8, 32)):
+        x = clip(frames, 8, 8, seed=i)
         codes = stream.encode(x)
         x_hat = stream.decode(codes)
         assert not x_hat.requires_grad
@@ -176,7 +176,7 @@ def test_streams_keep_no_more_than_they_need(codec: Any) -> None:
         del x, codes, x_hat
         assert all(ref() is None for ref in refs)
         sizes.append(held([stream._encoding, stream._decoding, stream._newest]))
-    assert sizes[1] == sizes[-1], sizes
+    assert len(set(sizes[2:])) == 1, sizes
 
 
 def test_streams_refuse_wrong_media(codec: Any) -> None:

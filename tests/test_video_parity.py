@@ -108,12 +108,11 @@ def published_config(name: str) -> dict[str, Any]:
     module = "vidtok.modules.model_3dcausal" + "_v1_1" * later
     half = {
         "double_z": False, "z_channels": len(levels), "in_channels": 3, "out_ch": 3, "ch": 128, "num_res_blocks": 2,
+        "interpolation_mode": "trilinear",  # which 1.0 does not read
         "ch_mult": [1, 2, 4, 4, 4] if "_41616_" in name else [1, 2, 4, 4], "norm_type": "layernorm",
     }  # fmt: skip
     if "_888_" in name:
         half |= {"tempo_ds": [0, 1, 2], "tempo_us": [1, 2, 3]}
-    if later:
-        half |= {"interpolation_mode": "trilinear"}
     parts = {
         "encoder_config": {"target": f"{module}.EncoderCausal3DPadding", "params": half},
         "decoder_config": {"target": f"{module}.DecoderCausal3DPadding", "params": "${model.params.encoder_config...}"},
