@@ -104,9 +104,11 @@ def build(name: str, seed: int = 0) -> Any:
         for key, value in codec.named_buffers():
             if key.endswith("codebook"):
                 value.copy_(torch.randn_like(value) * 0.3)
-        spread = codec.latents(signal(codec.spec.channels, 480))[0].std(2).mean()
+        x = signal(codec.spec.channels, 480)
         last = [part for part in codec.encoder.modules() if isinstance(part, Conv1d)][-1]
-        (last.weight_g if hasattr(last, "weight_g") else last.weight).mul_(0.5 / spread)
+        (last.weight_g if hasattr(last, "weight_g") else last.weight).mul_(0.5 / codec.latents(x)[0].std(2).mean())
+        if last.bias is not None:
+            last.bias.sub_(codec.latents(x)[0].mean((0, 2)))
     return codec
 
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import codeczoo
 from codeczoo import zoo
+from codeczoo.audio.dac import unpadded
 from codeczoo.core.errors import ConfigError, WeightsError
 from codeczoo.io.weights import map_keys
 
@@ -114,6 +115,18 @@ def test_streams_of_published_layouts() -> None:
     codes = torch.cat([stream.encode(piece) for piece in x.split(codec.hop, 2)], 2)
     assert torch.equal(codes, codec.encode(x).codes)
     assert not torch.equal(codes, io["tokens_streaming"])
+
+
+@absent
+def test_windows_without_padding() -> None:
+    """What DAC does with recordings that are longer than its --win_duration."""
+    folder = PARITY / "dac"
+    codec, io = load(folder), load_file(folder / "io.safetensors")
+    with torch.no_grad():
+        codes = codec.quantizer.encode(unpadded(codec.encoder, io["input_padded"]))
+        x_hat = codec.decode_window(io["tokens_nopadding"])
+    assert torch.equal(codes, io["tokens_nopadding"])
+    torch.testing.assert_close(x_hat, io["recon_nopadding"], atol=tolerance(folder, "recon"), rtol=0)
 
 
 PUBLISHED = {

@@ -17,9 +17,11 @@ from test_foreign import codes_of, ecdc_file, metadata, saved
 
 import codeczoo
 from codeczoo import export, zoo
+from codeczoo.audio.dac import unpadded
+from codeczoo.audio.encodec import EnCodec
 from codeczoo.core.errors import FormatError, InputError
 from codeczoo.export import audio_baselines as baselines
-from codeczoo.export import recordings
+from codeczoo.export import batches, recordings
 from codeczoo.io import audio, image, tokens
 from codeczoo.io.audio_fit import AudioFit, join_channels, restored, split_channels
 
@@ -125,7 +127,7 @@ def test_codecs_that_see_everything_take_long_recordings_in_windows(
     assert "give --window" in capsys.readouterr().err
     assert run(*arguments, "--window", 0.4) == 0
     assert run("decode", tmp_path / "cz", "-o", tmp_path / "no") == 1
-    assert "give --window" in capsys.readouterr().err and not list((tmp_path / "no").iterdir())
+    assert "give --window" in capsys.readouterr().err and not (tmp_path / "no").exists()
     assert run("decode", tmp_path / "cz", "-o", tmp_path / "wav", "--window", 0.4) == 0
     assert audio.info(tmp_path / "wav" / "mono.wav").frames == 2400
     assert run("encode", place.sounds, "-o", tmp_path / "x", "--codec", place.codec, "--window", 1) == 2
@@ -259,12 +261,65 @@ def test_files_of_dac_decode_at_their_loudness(encodec_24k: Path, tmp_path: Path
     assert torch.allclose(quieter * 10 ** (6 / 20), x, atol=2e-4)
 
 
-def test_windows_of_dac_are_no_continuous_signal(
-    encodec_24k: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.fixture(scope="module")
+def dac(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A codec that could have made files of DAC."""
+    path = tmp_path_factory.mktemp("codec") / "dac.safetensors"
+    zoo.save(path, build("dac, odd stride"))
+    return path
+
+
+def dac_windows(codec: Any, x: torch.Tensor, samples: int = 2256) -> tuple[np.ndarray, torch.Tensor]:
+    """Signals (B, 1, T) in windows, as DAC codes what is longer than its --win_duration, and what it plays of them."""
+    frames = unpadded(codec.encoder, torch.zeros(1, 1, samples)).shape[2]
+    played = codec.decode_window(torch.zeros(1, 3, frames, dtype=torch.int64)).shape[2]
+    assert played == codec.window_samples(frames)
+    delay = (samples - played) // 2
+    padded = torch.nn.functional.pad(x, (delay, delay + samples))
+    starts = range(0, x.shape[2], played)
+    codes = [codec.quantizer.encode(unpadded(codec.encoder, padded[:, :, a : a + samples])) for a in starts]
+    return torch.stack(codes).numpy().astype(np.uint16), torch.cat([codec.decode_window(c) for c in codes], 2)
+
+
+def test_dac_files_of_windows_decode(dac: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    codec, x = codeczoo.load(dac), sound(2400, 2, 3001)
+    with torch.inference_mode():
+        codes, expected = dac_windows(codec, x[:, None])  # (windows, 2, K, frames), (2, 1, T)
+        fewer = torch.cat([codec.decode_window(c[:, :2]) for c in torch.from_numpy(codes.astype(int))], 2)
+    assert len(codes) > 3 and len(np.unique(codes)) > 4
+    chunk = codes.shape[3]
+    about = metadata(channels=2, chunk_length=chunk, original_length=3001, sample_rate=2400, input_db=np.float32([-22]))
+    saved(tmp_path / "a.dac", {"codes": np.concatenate(list(codes), 2), "metadata": about})
+    arguments = (tmp_path / "a.dac", "--codec", dac)
+    for extra, wanted in (((), expected), (("--codebooks", 2), fewer)):
+        assert run("decode", *arguments, "-o", tmp_path / str(len(extra)), *extra) == 0
+        found, rate = audio.read(tmp_path / str(len(extra)) / "a.wav")
+        assert rate == 2400 and found.shape == (2, 3001)
+        assert torch.allclose(found, wanted[:, 0, :3001] * 10 ** (-6 / 20), atol=1e-4)
+    for command in (("encode",), ("export", "--format", "npy")):
+        assert run(command[0], *arguments, "-o", tmp_path / command[0], *command[1:]) in (1, 2)
+        assert "no continuous signal" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"chunk_length": 61}, {"chunk_length": 30}, {"chunk_length": 2**60}, {"original_length": 9000}, {"channels": 1}],
+)
+def test_dac_files_of_windows_that_the_codec_did_not_make(
+    dac: Path, tmp_path: Path, changes: dict[str, int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    saved(tmp_path / "a.dac", {"codes": codes_of(4, 75)[None].astype(np.uint16), "metadata": metadata()})
-    assert run("decode", tmp_path / "a.dac", "-o", tmp_path, "--codec", encodec_24k) == 1
-    assert "--win_duration" in capsys.readouterr().err
+    about = metadata(channels=2, chunk_length=60, original_length=3001, sample_rate=2400)
+    codes = np.stack([codes_of(3, 300, seed) % 24 for seed in range(2)]).astype(np.uint16)
+    for number, found in enumerate((about, about | changes)):
+        saved(tmp_path / "a.dac", {"codes": codes, "metadata": found})
+        assert run("decode", tmp_path / "a.dac", "-o", tmp_path / str(number), "--codec", dac) == number
+    assert capsys.readouterr().err.endswith("not of this codec\n") and not (tmp_path / "1").exists()
+
+
+def test_dac_files_of_windows_want_dac(encodec_24k: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved(tmp_path / "a.dac", {"codes": codes_of(4, 144)[None].astype(np.uint16), "metadata": metadata()})
+    assert run("decode", tmp_path / "a.dac", "-o", tmp_path / "out", "--codec", encodec_24k) == 1
+    assert "windows of 72 frames are not of this codec" in capsys.readouterr().err
 
 
 def test_eval_measures_every_rate(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -283,6 +338,54 @@ def test_eval_measures_every_rate(place: Place, tmp_path: Path, capsys: pytest.C
     assert rows[3]["payload_kbps"] <= 1.1 * rows[3]["kbps"] and 0 < rows[3]["codebook_use"] <= 1
     for name in ("rate_distortion.png", "spectrograms.png"):
         assert image.read(tmp_path / name).shape[1] > 100
+
+
+def test_long_recordings_are_measured_in_clips(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(recordings, "CLIP", 0.4)
+    seen: list[int] = []
+    encode = EnCodec.encode
+
+    def spy(codec: EnCodec, x: torch.Tensor, **options: Any) -> codeczoo.Tokens:
+        seen.append(x.shape[2])
+        return encode(codec, x, **options)
+
+    monkeypatch.setattr(EnCodec, "encode", spy)
+    (tmp_path / "bad.wav").write_bytes((place.sounds / "mono.wav").read_bytes()[:-900])
+    sounds = [place.sounds / name for name in ("mono.wav", "speech.ogg", "deep/stereo.flac", "short.wav")]
+    assert run("eval", *sounds, tmp_path / "bad.wav", "--codec", place.codec, "--codebooks", 3, "--json") == 1
+    told, errors = capsys.readouterr()
+    told = json.loads(told)
+    clips = [3, 3, 2, 0, 0]  # 1 s twice; 0.9 s, whose last tenth is part of the second clip
+    assert told["recordings"] == 3 and len(told["failed"]) == 2 and "shorter than one sample" in errors
+    assert told["rows"][0]["count"] - sum(clips) in (0, 1, 2)  # of the damaged one what came before
+    assert max(seen) <= 0.6 * 2400 and told["rows"][0]["kbps"] == pytest.approx(3 * 0.4585, rel=0.01)
+
+
+def test_recordings_are_decoded_for_so_many_seconds_at_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = codeczoo.load(place.codec)
+    clips = [codec.encode(sound(2400, 1, 1200, seed)[None]) for seed in range(5)]
+    runner = batches.Runner(codec, "codec", "")
+    whole = runner.decode(clips)
+    sizes: list[int] = []
+    decode = codec.decode
+
+    def spy(tokens: codeczoo.Tokens) -> torch.Tensor:
+        sizes.append(tokens.batch)
+        return decode(tokens)
+
+    monkeypatch.setattr(codec, "decode", spy)
+    monkeypatch.setattr(batches, "TOGETHER", 1.1)
+    parts = runner.decode(clips)
+    assert sizes == [2, 2, 1] and all(torch.allclose(a, b, atol=1e-6) for a, b in zip(whole, parts, strict=True))
+
+
+@pytest.mark.parametrize(("sizes", "joined"), [([4, 4, 1], [4, 5]), ([4, 4, 2], [4, 4, 2]), ([1], [1]), ([4], [4])])
+def test_short_ends_belong_to_the_clip_before(sizes: list[int], joined: list[int]) -> None:
+    x = torch.randn(2, sum(sizes))
+    found = list(recordings.last_joined(x.split(sizes, 1), 2))
+    assert [part.shape[1] for part in found] == joined and torch.equal(torch.cat(found, 1), x)
 
 
 def test_info_tells_rates(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,10 +10,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from codeczoo.audio.waveform import WaveformCodec
-from codeczoo.nn.stream import Length
+from codeczoo.nn.conv1d import Conv1d, ConvTranspose1d
+from codeczoo.nn.stream import Chain, Layer, Length, Sum
 from codeczoo.quantizers.originals import within
 
 
@@ -23,6 +25,40 @@ class DAC(WaveformCodec):
     def whole(self, n: Length) -> Length:
         """Samples up to the end of the last hop."""
         return -(-n // self.hop) * self.hop
+
+    @torch.no_grad()
+    def decode_window(self, codes: Tensor) -> Tensor:
+        """Codes of one window (B, K, frames) to (B, C, t) in [-1, 1], as DAC decodes recordings window by window."""
+        return unpadded(self.decoder, self.quantizer.decode(codes)).clamp(-1, 1)
+
+    def window_samples(self, frames: int) -> int:
+        """Samples that `decode_window` gives of so many frames; below 1 where they are too few for it."""
+        for layer in self.decoder.modules():  # in their order; units with a shortcut lose what their convolutions lose
+            if isinstance(layer, Conv1d):
+                frames -= layer.reach - 1
+            elif isinstance(layer, ConvTranspose1d):
+                frames = (frames - 1) * layer.stride + layer.kernel
+            if frames < 1:
+                return frames
+        return frames
+
+
+def unpadded(layer: Layer, x: Tensor) -> Tensor:
+    """What a layer gives of x (B, C, T) when no convolution pads, (B, C', T'): DAC's `padding = False`.
+
+    Shortcuts are cut at both ends to the length of what they go around; transposed convolutions are not cut at all.
+    """
+    if isinstance(layer, Chain):
+        for inner in layer.layers:
+            x = unpadded(inner, x)
+        return x
+    if isinstance(layer, Sum):
+        parts = [unpadded(branch, x) for branch in layer.layers]
+        shortest = min(part.shape[2] for part in parts)
+        return torch.stack([part.narrow(2, (part.shape[2] - shortest) // 2, shortest) for part in parts]).sum(0)
+    if isinstance(layer, Conv1d):
+        return layer.convolve(x)
+    return layer.spread(x, None) if isinstance(layer, ConvTranspose1d) else layer(x)
 
 
 # --- the authors' checkpoints ---------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,9 +83,11 @@ def run(args: argparse.Namespace) -> int:
     files = common.find_inputs(media, args.paths, media.SUFFIXES)
     evaluation = Evaluation(runner, prefixes(args, runner.codec.spec), args.against, networks(args, runner.device))
     report = common.Report(as_json=False)
-    for sample in common.progress(evaluation.add(media.clips(files)), len(files), "eval"):
-        if sample.error:
-            report.fail(sample.found.path, sample.error)
+    measured = groupby(evaluation.add(media.clips(files)), lambda sample: sample.found)
+    for found, clips in common.progress(measured, len(files), "eval"):
+        errors = [clip.error for clip in clips if clip.error]
+        if errors:
+            report.fail(found.path, errors[0])
         else:
             report.done += 1
     if not report.done:

@@ -18,6 +18,7 @@ from codeczoo.core.types import Tokens, TokenSpec
 
 A = TypeVar("A")
 B = TypeVar("B")
+TOGETHER = 60.0  # seconds of audio in a batch, padding and channels counted
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,19 @@ class Runner:
         """Tokens, a batch of one each, to samples (C, *spatial) float32, on the CPU."""
 
         def run(chosen: list[Tokens]) -> list[Tensor]:
-            return list(self.codec.decode(Tokens.stack(chosen).to(self.device)).float().cpu())
+            n = self._together(chosen[0])
+            stacks = [Tokens.stack(chosen[i : i + n]) for i in range(0, len(chosen), n)]
+            return [x_hat for some in stacks for x_hat in self.codec.decode(some.to(self.device)).float().cpu()]
 
         with torch.inference_mode(), self.autocast():
             return in_groups(samples, _shapes, self.batch, run)
+
+    def _together(self, tokens: Tokens) -> int:
+        """How many samples of this size are decoded at once: recordings have TOGETHER seconds at most."""
+        rate = tokens.spec.sample_rate
+        if tokens.spec.media != "audio" or rate is None:
+            return self.batch
+        return max(1, int(TOGETHER * rate / int(tokens.size.max())))
 
     def autocast(self) -> torch.autocast:
         """The context that `precision` asks for."""

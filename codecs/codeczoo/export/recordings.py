@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,15 +16,15 @@ from codeczoo.audio.windowed import WindowedCodec
 from codeczoo.core.errors import InputError
 from codeczoo.core.types import Tokens
 from codeczoo.export import foreign
-from codeczoo.export.batches import Prefix, Runner, threaded, windows
+from codeczoo.export.batches import TOGETHER, Prefix, Runner, threaded, windows
 from codeczoo.export.sources import Media, Options, Sample, digest, guarded, refuse, refuse_clips
-from codeczoo.io import audio
+from codeczoo.io import audio, dac_file
 from codeczoo.io.audio_fit import AudioFit, restored, split_channels
 from codeczoo.io.files import Found
 
 SHORT = 15.0  # seconds; longer recordings are read piece by piece
 PIECE = 5.0  # seconds of a piece
-TOGETHER = 60.0  # seconds in a batch, padding and channels counted
+CLIP = 30.0  # seconds of a recording that are measured at once, half as many again at its end
 
 
 class Recordings(Media):
@@ -68,7 +69,7 @@ class Recordings(Media):
         def encode_long(found: Found) -> Sample:
             return self._encode_long(found, prefix)
 
-        for window in self._windows(files, load):
+        for window in self._windows(threaded(files, guarded(load), 2 * self.runner.batch)):
             done = iter(self._batched([sample.x for sample in window if sample.x is not None], prefix))
             for sample in window:
                 if sample.x is not None:
@@ -78,22 +79,34 @@ class Recordings(Media):
                 yield sample
 
     def clips(self, files: Iterable[Found]) -> Iterator[Sample]:
-        """See Media: the mean of all channels for mono codecs, the first two for stereo ones, at the codec's rate."""
+        """See Media: the mean of all channels for mono codecs, the first two for stereo ones, at the codec's rate.
 
-        def load(found: Found) -> Sample:
-            x = at_rate(*audio.read(found.path), self.codec.sample_rate)
-            mono = self.codec.spec.channels == 1
-            mixed = x.mean(0, keepdim=True) if mono else split_channels(x, self.codec.spec.channels)[0]
-            return Sample(found, x=mixed[None])
-
-        for window in self._windows(files, load):
+        Long recordings come as several clips, each encoded by itself.
+        """
+        for window in self._windows(chain.from_iterable(map(self._clips_of, files))):
             done = iter(self._batched([sample.x for sample in window if sample.x is not None], Prefix()))
             yield from (s if s.x is None else replace(s, tokens=next(done)) for s in window)
 
-    def _windows(self, files: Iterable[Found], load: Callable[[Found], Sample]) -> Iterator[list[Sample]]:
+    def _clips_of(self, found: Found) -> Iterator[Sample]:
+        """The clips of a recording, x (1, C, T) each, and its error where it has one."""
+        frames, channels = round(CLIP * self.codec.sample_rate), self.codec.spec.channels
+        clips = last_joined(audio.blocks(found.path, frames, self.codec.sample_rate), frames // 2)
+
+        @guarded
+        def following(found: Found) -> Sample:
+            x = next(clips, None)
+            if x is None:
+                return Sample(found)
+            return Sample(found, x=(x.mean(0, keepdim=True) if channels == 1 else split_channels(x, channels)[0])[None])
+
+        while (sample := following(found)).x is not None:
+            yield sample
+        if sample.error:
+            yield sample
+
+    def _windows(self, samples: Iterable[Sample]) -> Iterator[list[Sample]]:
         """Several batches at once, so that recordings of like length come together."""
-        loaded = threaded(files, guarded(load), 2 * self.runner.batch)
-        return windows(loaded, lambda window: len(window) >= 4 * self.runner.batch)
+        return windows(samples, lambda window: len(window) >= 4 * self.runner.batch)
 
     def _batched(self, recordings: Sequence[Tensor], prefix: Prefix) -> list[Tokens]:
         """Tokens of recordings (B, C, T) each, their signals in batches of like length."""
@@ -148,27 +161,30 @@ class Recordings(Media):
 
     def _decode(self, files: Iterable[Found], prefix: Prefix, place: Callable[[Found], Path]) -> Iterator[Sample]:
         def run(found: Found) -> Sample:
-            sample = self.load_tokens(found, prefix)
-            self._write(sample, place(found))
-            return replace(sample, tokens=None)
+            with torch.inference_mode(), self.runner.autocast():
+                pieces, fit = self._decoded(found, prefix)
+                with audio.Writer(place(found), fit.rate, fit.channels) as file:
+                    for block in restored(pieces, self.codec.sample_rate, fit):
+                        file.append(block)
+            return Sample(found)
 
         return map(guarded(run), files)
 
-    def _write(self, sample: Sample, path: Path) -> None:
-        tokens, fit = sample.tokens, sample.fit
-        assert tokens is not None and (fit is None or isinstance(fit, AudioFit))
-        rate = fit.rate if fit else self.codec.sample_rate
-        channels = fit.channels if fit else tokens.batch * self.codec.spec.channels
-        with torch.inference_mode(), self.runner.autocast(), audio.Writer(path, rate, channels) as file:
-            for block in restored(self._pieces(tokens.to(self.runner.device)), self.codec.sample_rate, fit):
-                file.append(block)
-
-    def _pieces(self, tokens: Tokens) -> Iterable[Tensor]:
-        """What the tokens decode to, (B, C, t) each: short recordings at once."""
-        if int(tokens.size.max()) <= self.short * self.codec.sample_rate:
-            return [self.codec.decode(tokens)]
+    def _decoded(self, found: Found, prefix: Prefix) -> tuple[Iterable[Tensor], AudioFit]:
+        """What a token file decodes to, (B, C, t) each, and what the recording was: short recordings at once."""
+        if found.path.suffix == dac_file.SUFFIX:
+            windows = foreign.decode_dac_windows(found.path, self.codec, prefix)
+            if windows is not None:
+                return windows
+        sample = self.load_tokens(found, prefix)
+        assert sample.tokens is not None and (sample.fit is None or isinstance(sample.fit, AudioFit))
+        tokens, rate = sample.tokens.to(self.runner.device), self.codec.sample_rate
+        samples = int(tokens.size.max())
+        fit = sample.fit or AudioFit(rate, tokens.batch * self.codec.spec.channels, samples)
+        if samples <= self.short * rate:
+            return [self.codec.decode(tokens)], fit
         self._check_long(self.decodes)
-        return decode_pieces(self.codec, tokens, self.windows)
+        return decode_pieces(self.codec, tokens, self.windows), fit
 
     def load_tokens(self, found: Found, prefix: Prefix) -> Sample:
         """See Media; files of EnCodec and DAC too."""
@@ -177,6 +193,22 @@ class Recordings(Media):
             return super().load_tokens(found, prefix)
         tokens, fit = reader(found.path, self.codec)
         return Sample(found, prefix.of(tokens), fit)
+
+
+def last_joined(blocks: Iterable[Tensor], shortest: int) -> Iterator[Tensor]:
+    """Blocks (C, t) as they are, but a last one below `shortest` as the end of the one before.
+
+    Raises InputError when there is none.
+    """
+    held: Tensor | None = None
+    for block in blocks:
+        if held is not None and block.shape[1] >= shortest:
+            yield held
+            held = None
+        held = block if held is None else torch.cat([held, block], 1)
+    if held is None:
+        raise InputError("it is shorter than one sample of the codec")
+    yield held
 
 
 def at_rate(x: Tensor, rate: int, new: int) -> Tensor:
