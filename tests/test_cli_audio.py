@@ -265,7 +265,7 @@ def test_files_of_dac_decode_at_their_loudness(encodec_24k: Path, tmp_path: Path
 def dac(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A codec that could have made files of DAC."""
     path = tmp_path_factory.mktemp("codec") / "dac.safetensors"
-    zoo.save(path, build("dac, odd stride"))
+    zoo.save(path, build("dac, plain weights"))
     return path
 
 
