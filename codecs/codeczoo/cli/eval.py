@@ -55,7 +55,8 @@ def add_parser(subparsers: Any) -> None:
         "little they may shrink the picture (share: shrunk). Videos: the same, for elementary streams; PSNR, SSIM and "
         "LPIPS are means over frames; flicker is how much the error changes from frame to frame, in levels of 8 bits. "
         "Recordings: baselines get the bytes of the coded codes. Where even that is too little, the smallest file "
-        "counts (share: too_large). PESQ and STOI are means over the recordings that they have a value for.",
+        "counts (share: too_large). PESQ and STOI are means over the recordings that they have a value for; recordings "
+        "of more than 30 s count as several, of 30 s each.",
     )
     common.add_inputs(parser, "pictures, recordings or videos")
     common.add_codec(parser)
