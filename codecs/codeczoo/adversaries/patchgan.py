@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from codeczoo.core.errors import ConfigError, InputError
+from codeczoo.nn.conv2d import Conv2d
 
 SLOPE = 0.2  # of every LeakyReLU
 
@@ -44,11 +45,11 @@ class PatchDiscriminator(nn.Module):
             raise ConfigError(f"PatchDiscriminator: layers must be 1 or more, got {layers}")
         self.channels = channels
         self.smallest = 3 * 2**layers  # both last convolutions shrink the grid by one
-        parts: list[nn.Module] = [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
+        parts: list[nn.Module] = [Conv2d(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
         widths = [width * min(2**i, 8) for i in range(layers + 1)]
         for i in range(layers):
             normed = norm(widths[i + 1])
-            conv = nn.Conv2d(
+            conv = Conv2d(
                 widths[i],
                 widths[i + 1],
                 4,
@@ -57,7 +58,7 @@ class PatchDiscriminator(nn.Module):
                 bias=not isinstance(normed, nn.BatchNorm2d),  # it would subtract the bias again
             )
             parts += [conv, normed, nn.LeakyReLU(SLOPE)]
-        self.main = nn.Sequential(*parts, nn.Conv2d(widths[-1], 1, 4, padding=1))
+        self.main = nn.Sequential(*parts, Conv2d(widths[-1], 1, 4, padding=1))
         self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from codeczoo.adversaries.multi import AudioDiscriminator, Judged
+from codeczoo.nn.conv2d import Conv2d
 from codeczoo.nn.spectrogram import STFT, Padding
 
 BANDS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # edges, as shares of the spectrum
@@ -37,13 +38,13 @@ class BandDiscriminator(AudioDiscriminator):
         self.band_sizes = [high - low for low, high in pairwise(edges)]
         self.bands = nn.ModuleList(
             nn.ModuleList([
-                weight_norm(nn.Conv2d(2 * channels, width, (3, 9), padding=(1, 4))),
-                *(weight_norm(nn.Conv2d(width, width, (3, 9), stride=(1, 2), padding=(1, 4))) for _ in range(3)),
-                weight_norm(nn.Conv2d(width, width, 3, padding=1)),
+                weight_norm(Conv2d(2 * channels, width, (3, 9), padding=(1, 4))),
+                *(weight_norm(Conv2d(width, width, (3, 9), stride=(1, 2), padding=(1, 4))) for _ in range(3)),
+                weight_norm(Conv2d(width, width, 3, padding=1)),
             ])
             for _ in self.band_sizes
         )
-        self.to_logits = weight_norm(nn.Conv2d(width, 1, 3, padding=1))
+        self.to_logits = weight_norm(Conv2d(width, 1, 3, padding=1))
 
     def judge(self, x: Tensor) -> Judged:
         """x (B, C, T) to logits (B, 1, frames, about F / 8) and the features of every band's layers."""

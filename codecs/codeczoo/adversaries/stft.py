@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from codeczoo.adversaries.multi import AudioDiscriminator, Judged
+from codeczoo.nn.conv2d import Conv2d
 from codeczoo.nn.spectrogram import STFT
 
 DILATIONS = (1, 2, 4)  # in time
@@ -29,14 +30,14 @@ class STFTDiscriminator(AudioDiscriminator):
         super().__init__(channels)
         self.stft, self.slope = STFT(n_fft, n_fft // 4, padding="none", unit_window=True), slope
         self.layers = nn.ModuleList([
-            nn.Conv2d(2 * channels, width, (3, 9), padding=(1, 4)),  # the original norms all but this one
+            Conv2d(2 * channels, width, (3, 9), padding=(1, 4)),  # the original norms all but this one
             *(
-                weight_norm(nn.Conv2d(width, width, (3, 9), stride=(1, 2), dilation=(d, 1), padding=(d, 4)))
+                weight_norm(Conv2d(width, width, (3, 9), stride=(1, 2), dilation=(d, 1), padding=(d, 4)))
                 for d in DILATIONS
             ),
-            weight_norm(nn.Conv2d(width, width, 3, padding=1)),
+            weight_norm(Conv2d(width, width, 3, padding=1)),
         ])
-        self.to_logits = weight_norm(nn.Conv2d(width, 1, 3, padding=1))
+        self.to_logits = weight_norm(Conv2d(width, 1, 3, padding=1))
 
     def judge(self, x: Tensor) -> Judged:
         """x (B, C, T), T at least n_fft, to logits (B, 1, frames, F / 8) and five layers' features."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from codeczoo.nn.conv2d import conv2d
 from codeczoo.nn.stream import Layer, Length
 
 TimePad = Literal["replicate", "constant"]
@@ -73,7 +74,8 @@ class FrameConv(Layer):
         frames, (before, behind) = to_frames(x), self.padding
         if before != behind:
             frames, before = F.pad(frames, (before, behind, before, behind)), 0
-        return from_frames(F.conv2d(frames, self.weight, self.bias, self.stride, before), len(x), x.shape[2])
+        y = conv2d(frames, self.weight, self.bias, (self.stride,) * 2, (before,) * 2)
+        return from_frames(y, len(x), x.shape[2])
 
 
 class Causal(Layer):
