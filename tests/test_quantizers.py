@@ -1,5 +1,6 @@
 """What single quantizers and their parts are meant to compute, beside what all of them promise."""
 
+import copy
 from itertools import pairwise
 
 import pytest
@@ -265,8 +266,11 @@ def test_layers_start_one_a_batch_and_take_no_part_before() -> None:
         assert quantizer.starting
         quantizer.initialize(z)
         assert [layer.starting for layer in quantizer.layers] == [i > k for i in range(3)]
+        waiting = copy.deepcopy(quantizer.layers[k + 1:].state_dict())
         q = quantizer(z)
         assert not q.codes[:, k + 1:].any() and torch.equal(q.z, quantizer.decode(q.codes[:, : k + 1]))
+        update(quantizer)
+        assert all(torch.equal(value, waiting[key]) for key, value in quantizer.layers[k + 1:].state_dict().items())
     assert not quantizer.starting
 
 
@@ -307,7 +311,7 @@ def test_each_sample_has_its_own_depth() -> None:
         left = torch.where(taking_part[:, None, None], left - layer.decode(q.codes[:, k : k + 1]), left)
     expected = sum(layers) / 8
     torch.testing.assert_close(q.losses["commitment"], expected)
-    gradients = [torch.autograd.grad(loss, z)[0] for loss in (q.losses["commitment"], expected)]
+    gradients = [torch.autograd.grad(3 * loss, z)[0] for loss in (q.losses["commitment"], expected)]
     torch.testing.assert_close(*gradients)
 
 
@@ -341,9 +345,10 @@ def test_memory_of_a_step_does_not_grow_with_the_layers(dropout: bool) -> None:
         sizes.append(sum(t.untyped_storage().nbytes() for t in kept.values() if t.is_floating_point()))
         assert not any(layer.tally.held for layer in quantizer.layers)
         q.losses["commitment"].backward()
-        before = quantizer.layers[-1].codebook.clone()
-        update(quantizer)
-        assert not torch.equal(quantizer.layers[-1].codebook, before) and quantizer.held is None
+        before = [layer.counts.clone() for layer in quantizer.layers]
+        quantizer.update()  # layers have nothing left to do: they learned one after the other
+        assert quantizer.held is None and not any(layer.tally.held for layer in quantizer.layers)
+        assert not any(torch.equal(layer.counts, old) for layer, old in zip(quantizer.layers, before, strict=True))
     assert 0 < sizes[0] == sizes[1] <= 2 * z.nbytes
 
 
@@ -360,6 +365,19 @@ def test_quantizers_that_only_commit(name: str) -> None:
 def test_quantizers_that_do_more_than_commit() -> None:
     for name in ("cosine", "cosine ema", "shared mapping", "ibq", "lfq", "bsq", "projected", "residual 8", "split"):
         assert not ready(name).only_commits, name
+
+
+@pytest.mark.parametrize("kind", [EMAVQ, CosineEMAVQ])
+def test_layers_learn_in_a_stack_what_they_learn_alone(kind: type[EMAVQ]) -> None:
+    stack = Residual([kind(V, D, Restart(V, every=2)) for _ in range(3)])
+    for step in range(3):
+        z, alone = latents((4, D, 30), seed=step), copy.deepcopy(stack)
+        stack(z)
+        update(stack)
+        for layer in alone.layers:
+            z = z - layer(z).z
+            update(layer)
+        torch.testing.assert_close(stack.state_dict(), alone.state_dict(), rtol=1e-5, atol=1e-6)
 
 
 def test_layers_in_evaluation_do_not_learn() -> None:

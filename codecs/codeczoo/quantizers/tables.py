@@ -38,8 +38,7 @@ class Matching(Tokenwise):
     @property
     def only_commits(self) -> bool:  # type: ignore[override]
         """See Tokenwise: where rows are compared as they are."""
-        own = type(self)
-        return own.normalise is Matching.normalise and own.quantize is Matching.quantize
+        return all(getattr(type(self), name) is getattr(Matching, name) for name in ("normalise", "match", "quantize"))
 
     @abstractmethod
     def table(self) -> Tensor:
