@@ -368,18 +368,21 @@ def test_what_waits_takes_no_part_and_starts_layer_by_layer() -> None:
 RANK = """
 import sys, torch
 from torch import distributed
-from test_composite_quantizers import SCALED, built, latents, total, update
+from test_composite_quantizers import ALL, NESTED, SCALED, built, latents, total, update
 rank, world, store, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
 if world > 1:
     distributed.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=world)
 found = []
-for name in ("mimi", "dac", "grouped residual", "var", "scales 3d"):
-    quantizer = built(name)
+for name in ("mimi", "dac", "grouped residual", "var", "scales 3d", "1d"):
+    torch.manual_seed(0)
+    quantizer = built(name) if name in ALL else NESTED[name]()
     whole = latents(quantizer, batch=4)
     valid = torch.rand(4, *whole.shape[2:], generator=torch.Generator().manual_seed(1)) > 0.3
     mine = slice(None) if world == 1 else (slice(3), slice(3, 4))[rank]
     z = whole[mine].requires_grad_()
-    layers = quantizer.scales if name in SCALED else quantizer.layer_sizes
+    while quantizer.starting:
+        quantizer.initialize(z, valid[mine])
+    layers = quantizer.layer_sizes if name in ALL and name not in SCALED else quantizer.scales
     depth = torch.tensor([1, len(layers), 2, 2])[mine]
     q = quantizer(z, valid[mine], depth)
     total(q.losses).backward()

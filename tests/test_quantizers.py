@@ -1,5 +1,6 @@
 """What single quantizers and their parts are meant to compute, beside what all of them promise."""
 
+import copy
 from itertools import pairwise
 
 import pytest
@@ -95,7 +96,13 @@ def test_moving_averages_are_those_of_the_paper(cosine: bool) -> None:
     torch.testing.assert_close(quantizer.codebook, table, rtol=1e-4, atol=1e-5, msg="evaluation must not move entries")
 
 
-@pytest.mark.parametrize("name", ["ema restart", "ema anchors", "cosine ema anchors", "vq anchors", "cosine restart"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ema restart", "ema anchors", "cosine ema anchors", "vq anchors", "cosine restart", "residual 8",
+        "residual kmeans", "residual mixed",
+    ],
+)
 def test_unequal_batches_of_one_step_add_up(name: str) -> None:
     """Forwards on parts of a batch, then one update, leave the state of one forward on all of it."""
     parts, whole = ready(name), ready(name)
@@ -259,8 +266,11 @@ def test_layers_start_one_a_batch_and_take_no_part_before() -> None:
         assert quantizer.starting
         quantizer.initialize(z)
         assert [layer.starting for layer in quantizer.layers] == [i > k for i in range(3)]
+        waiting = copy.deepcopy(quantizer.layers[k + 1:].state_dict())
         q = quantizer(z)
         assert not q.codes[:, k + 1:].any() and torch.equal(q.z, quantizer.decode(q.codes[:, : k + 1]))
+        update(quantizer)
+        assert all(torch.equal(value, waiting[key]) for key, value in quantizer.layers[k + 1:].state_dict().items())
     assert not quantizer.starting
 
 
@@ -288,7 +298,7 @@ def test_p4_each_layer_lessens_the_error_and_prefixes_decode() -> None:
 
 
 def test_each_sample_has_its_own_depth() -> None:
-    quantizer, z, depth = ready("residual 8"), latents((4, D, 9)), torch.tensor([1, 8, 3, 5])
+    quantizer, z, depth = ready("residual 8"), latents((4, D, 9)).requires_grad_(), torch.tensor([1, 8, 3, 5])
     q = quantizer(z, depth=depth)
     for i, n in enumerate(depth.tolist()):
         one = quantizer(z[i : i + 1], depth=depth[i : i + 1])
@@ -299,7 +309,10 @@ def test_each_sample_has_its_own_depth() -> None:
         taking_part = depth > k
         layers.append((left - layer.decode(q.codes[:, k : k + 1]))[taking_part].square().mean())
         left = torch.where(taking_part[:, None, None], left - layer.decode(q.codes[:, k : k + 1]), left)
-    torch.testing.assert_close(q.losses["commitment"], sum(layers) / 8)
+    expected = sum(layers) / 8
+    torch.testing.assert_close(q.losses["commitment"], expected)
+    gradients = [torch.autograd.grad(3 * loss, z)[0] for loss in (q.losses["commitment"], expected)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_dropped_layers_learn_nothing_from_the_samples_they_miss() -> None:
@@ -311,6 +324,70 @@ def test_dropped_layers_learn_nothing_from_the_samples_they_miss() -> None:
     for k in range(2, 8):
         torch.testing.assert_close(some.layers[k].state_dict(), alone.layers[k].state_dict())
     assert not torch.allclose(some.layers[1].codebook, alone.layers[1].codebook)
+
+
+class Kept(dict[int, Tensor]):
+    """What a graph saves, each tensor once."""
+
+    def __call__(self, saved: Tensor) -> Tensor:
+        return self.setdefault(saved.data_ptr(), saved)
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+def test_memory_of_a_step_does_not_grow_with_the_layers(dropout: bool) -> None:
+    """Nothing but codes: neither for the backward pass nor until the update, where layers get what they got before."""
+    sizes = []
+    for layers in (2, 8):
+        quantizer = Residual([EMAVQ(V, D) for _ in range(layers)], UniformDepth() if dropout else None)
+        z, kept = latents((4, D, 30)).requires_grad_(), Kept()
+        with torch.autograd.graph.saved_tensors_hooks(kept, lambda t: t):
+            q = quantizer(z)
+        sizes.append(sum(t.untyped_storage().nbytes() for t in kept.values() if t.is_floating_point()))
+        assert not any(layer.tally.held for layer in quantizer.layers)
+        q.losses["commitment"].backward()
+        before = [layer.counts.clone() for layer in quantizer.layers]
+        quantizer.update()  # layers have nothing left to do: they learned one after the other
+        assert quantizer.held is None and not any(layer.tally.held for layer in quantizer.layers)
+        assert not any(torch.equal(layer.counts, old) for layer, old in zip(quantizer.layers, before, strict=True))
+    assert 0 < sizes[0] == sizes[1] <= 2 * z.nbytes
+
+
+@pytest.mark.parametrize("name", ["vq", "vq gumbel", "ema restart", "simvq", "angular"])
+def test_quantizers_that_only_commit(name: str) -> None:
+    """Residual may then sum what losses pull by, and keep no graph."""
+    quantizer, z = ready(name), latents("1d").requires_grad_()
+    assert quantizer.only_commits
+    q = quantizer(z)
+    sum(q.losses.values()).backward()
+    torch.testing.assert_close(z.grad, 2 * (z - q.z).detach() / z.numel())
+
+
+def test_quantizers_that_do_more_than_commit() -> None:
+    for name in ("cosine", "cosine ema", "shared mapping", "ibq", "lfq", "bsq", "projected", "residual 8", "split"):
+        assert not ready(name).only_commits, name
+
+
+@pytest.mark.parametrize("kind", [EMAVQ, CosineEMAVQ])
+def test_layers_learn_in_a_stack_what_they_learn_alone(kind: type[EMAVQ]) -> None:
+    stack = Residual([kind(V, D, Restart(V, every=2)) for _ in range(3)])
+    for step in range(3):
+        z, alone = latents((4, D, 30), seed=step), copy.deepcopy(stack)
+        stack(z)
+        update(stack)
+        for layer in alone.layers:
+            z = z - layer(z).z
+            update(layer)
+        torch.testing.assert_close(stack.state_dict(), alone.state_dict(), rtol=1e-5, atol=1e-6)
+
+
+def test_layers_in_evaluation_do_not_learn() -> None:
+    quantizer = ready("residual 8")
+    quantizer.layers[2].eval()
+    before = [layer.codebook.clone() for layer in quantizer.layers]
+    quantizer(latents("1d"))
+    update(quantizer)
+    still = [torch.equal(layer.codebook, table) for layer, table in zip(quantizer.layers, before, strict=True)]
+    assert still == [k == 2 for k in range(8)]
 
 
 def test_a_layer_is_not_trained_by_what_it_leaves_to_later_ones() -> None:

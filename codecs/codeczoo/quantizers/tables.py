@@ -35,6 +35,11 @@ class Matching(Tokenwise):
         super().__init__((vocab_size,), dim, estimator)
         self.penalty = penalty
 
+    @property
+    def only_commits(self) -> bool:  # type: ignore[override]
+        """See Tokenwise: where rows are compared as they are."""
+        return all(getattr(type(self), name) is getattr(Matching, name) for name in ("normalise", "match", "quantize"))
+
     @abstractmethod
     def table(self) -> Tensor:
         """The entries as they are compared, (V, D)."""
@@ -56,14 +61,19 @@ class Matching(Tokenwise):
 
     def quantize(self, x: Tensor, mean: Mean, estimator: Estimator) -> Step:
         """See Tokenwise."""
+        step = self.match(x, mean, estimator)
+        if self.training:
+            self.watch(step.latent.detach(), step.index[:, 0], mean.keep)
+        return step
+
+    def match(self, x: Tensor, mean: Mean, estimator: Estimator) -> Step:
+        """As `quantize`, but does not `watch`."""
         self._check_start()
         latent, table = self.normalise(x), self.table()
         adjust = estimator.scores if self.training and estimator.chooses else None
         with torch.no_grad():
             index = self.find(latent, table, adjust)
         code = F.embedding(index, table)
-        if self.training:
-            self.watch(latent.detach(), index, mean.keep)
         counted = code if mean.keep is None else code * mean.keep[:, None]
         error = F.mse_loss(latent, counted.detach(), reduction="sum") / self.dim
         losses = {"commitment": mean.of_sum(error), **self.table_losses(latent, counted, mean)}

@@ -37,6 +37,7 @@ class Tokenwise(Quantizer):
 
     Attributes:
         drops: whether `draw` may leave codebooks out in training.
+        only_commits: whether nothing of `quantize` trains the rows but "commitment", which is mean (x - sg(value))^2.
 
     Args:
         vocab_sizes: see Quantizer.
@@ -45,6 +46,7 @@ class Tokenwise(Quantizer):
     """
 
     drops: bool = False
+    only_commits: bool = False
 
     def __init__(self, vocab_sizes: tuple[int, ...], dim: int, estimator: Estimator | None = None) -> None:
         super().__init__()
