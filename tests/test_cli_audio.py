@@ -12,6 +12,8 @@ import torch
 from audio_cases import build, encodec, rvq
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from test_cli import one_line, run
 from test_foreign import codes_of, ecdc_file, metadata, saved
 
@@ -19,6 +21,7 @@ import codeczoo
 from codeczoo import export, zoo
 from codeczoo.audio.dac import unpadded
 from codeczoo.audio.encodec import EnCodec
+from codeczoo.cli import report
 from codeczoo.core.errors import FormatError, InputError
 from codeczoo.export import audio_baselines as baselines
 from codeczoo.export import batches, recordings
@@ -319,7 +322,7 @@ def test_dac_files_of_windows_that_the_codec_did_not_make(
 def test_dac_files_of_windows_want_dac(encodec_24k: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved(tmp_path / "a.dac", {"codes": codes_of(4, 144)[None].astype(np.uint16), "metadata": metadata()})
     assert run("decode", tmp_path / "a.dac", "-o", tmp_path / "out", "--codec", encodec_24k) == 1
-    assert "windows of 72 frames are not of this codec" in capsys.readouterr().err
+    assert capsys.readouterr().err == f"codeczoo: {tmp_path / 'a.dac'}: windows of 72 frames are not of this codec\n"
 
 
 def test_eval_measures_every_rate(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -338,6 +341,23 @@ def test_eval_measures_every_rate(place: Place, tmp_path: Path, capsys: pytest.C
     assert rows[3]["payload_kbps"] <= 1.1 * rows[3]["kbps"] and 0 < rows[3]["codebook_use"] <= 1
     for name in ("rate_distortion.png", "spectrograms.png"):
         assert image.read(tmp_path / name).shape[1] > 100
+
+
+@pytest.mark.parametrize("rates", [(0.16, 0.33, 0.75, 5.8, 8.1), (3.3, 3.9, 4.6), (1.5, 3, 6, 12, 24), (2.2,)])
+def test_bitrates_along_a_plot_can_be_read(
+    tmp_path: Path, rates: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: figures.append(figure) or path.touch())
+    rows = [{"system": "codec", "payload_kbps": rate, "mel": 1.0, "stoi": 0.5} for rate in rates]
+    report.plot(tmp_path / "plot.png", rows, report.BITS["audio"])
+    FigureCanvasAgg(figures[0]).draw()
+    for axis in figures[0].axes:
+        low, high = axis.get_xlim()
+        ticks = [*axis.xaxis.get_major_ticks(), *axis.xaxis.get_minor_ticks()]
+        shown = [tick.label1 for tick in ticks if low <= tick.get_loc() <= high and tick.label1.get_text()]
+        boxes = sorted((label.get_window_extent().x0, label.get_window_extent().x1) for label in shown)
+        assert len(boxes) >= 2 and all(a[1] < b[0] for a, b in pairwise(boxes))
 
 
 def test_long_recordings_are_measured_in_clips(

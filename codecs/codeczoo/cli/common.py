@@ -198,7 +198,7 @@ class Report:
 
     def fail(self, path: Path, error: str) -> None:
         """Counts and reports a bad input."""
-        error = " ".join(error.split())
+        error = " ".join(error.split()).removeprefix(f"{path}: ")
         self.failed.append({"path": str(path), "error": error})
         sys.stderr.write(f"codeczoo: {path}: {error}\n")
 

@@ -74,6 +74,7 @@ def plot(path: Path, rows: Sequence[Mapping[str, Any]], bits: Axis) -> None:
     """Every measure over the bits, a line per system, as PNG."""
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
     except ImportError:
         raise MissingError('the plot needs matplotlib: pip install "codeczoo[eval]"') from None
     measures = [name for name in MEASURES if any(name in row for row in rows)]
@@ -83,6 +84,9 @@ def plot(path: Path, rows: Sequence[Mapping[str, Any]], bits: Axis) -> None:
             points = sorted((row[bits.name], row[name]) for row in rows if row["system"] == system and name in row)
             axis.plot(*zip(*points, strict=True), marker="o", label=system)
         axis.set(xlabel=bits.label, ylabel=MEASURES[name], xscale="log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.grid(alpha=0.3)
     figure.axes[0].legend()
     with atomic(path) as temporary:
