@@ -1,5 +1,6 @@
 """Clips in and out: every format, seeking, frame rates, irregular time stamps, turned and damaged files."""
 
+import gc
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -324,3 +325,25 @@ def test_real_clips(data_root: Path) -> None:
         assert info(path)[1:4] == size and info(path).has_audio
         parts = read(path, size[2] - 3)
         assert parts.shape[1] == 3 and torch.equal(read(path, size[2] - 2, 1), parts[:, 1:2])
+
+
+def test_no_decoder_outlives_its_file(tmp_path: Path) -> None:
+    """Its threads would be missing in a process forked later, which then waits for them for ever."""
+    threads = Path("/proc/self/task")
+    if not threads.is_dir():
+        pytest.skip("threads are counted in /proc")
+    path, cut = tmp_path / "a.mp4", tmp_path / "cut.mp4"
+    write(path, clip(9), 25)
+    cut.write_bytes(path.read_bytes()[:-500])
+    before = len(list(threads.iterdir()))
+    gc.disable()
+    try:
+        for _ in range(3):
+            info(path)
+            read(path, 2, 3)
+            next(blocks(path, 2))
+            with pytest.raises(InputError):
+                read(cut)
+        assert len(list(threads.iterdir())) == before
+    finally:
+        gc.enable()

@@ -1,5 +1,6 @@
 """What all data modules share: loaders, exact resume, and the count of skipped samples."""
 
+import gc
 import signal
 from collections.abc import Callable, Iterator
 from logging import getLogger
@@ -40,6 +41,7 @@ class Loader(DataLoader[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         report = getattr(self.dataset, "report", lambda: None)
+        gc.collect()  # a worker that frees a decoder of this process waits for its threads, which it does not have
         try:
             for count, batch in enumerate(super().__iter__(), 1):
                 yield batch
