@@ -44,6 +44,10 @@ class Redraw(InputError):
     """What was drawn of a file cannot be used; another draw may be."""
 
 
+class Damaged(Redraw):
+    """A part of a file cannot be read; another part may be."""
+
+
 class Pictures(Media):
     """Pictures under a transform, uint8 (3, H, W)."""
 

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from codeczoo.core.errors import CodeczooError, InputError
-from codeczoo.data.media import Listing, Media, Redraw
+from codeczoo.data.media import Damaged, Listing, Media, Redraw
 from codeczoo.data.sampling import AUGMENT, BATCH, Draw, generator
 
 # x: a picture (3, H, W) or a clip (3, T, H, W), uint8 or float in [0, 1], or audio (C, T), float in [-1, 1]; key: str;
@@ -61,7 +61,9 @@ class FileSet(Dataset[Sample | None]):
         self.root, self.media, self.seed = files.root, media, seed
         # One array, not a million objects: forked workers would copy those page by page.
         self.keys = np.array([os.fsencode(key) for key in files.keys])
-        self.unusable = torch.zeros(len(self.keys), dtype=torch.uint8).share_memory_()  # written by all workers
+        # Written by all workers. What is unusable is so in every draw, or a resumed run would go on with other samples.
+        self.unusable = torch.zeros(len(self.keys), dtype=torch.uint8).share_memory_()
+        self.damaged = torch.zeros_like(self.unusable).share_memory_()  # and may be usable in another draw
         self._reported = 0
 
     def __len__(self) -> int:
@@ -76,6 +78,9 @@ class FileSet(Dataset[Sample | None]):
             return None
         try:
             return self.open(draw)
+        except Damaged:
+            self.damaged[draw.sample] = 1
+            return None
         except Redraw:
             return None
         except CodeczooError:
@@ -90,12 +95,12 @@ class FileSet(Dataset[Sample | None]):
 
     @property
     def skipped(self) -> int:
-        """Number of files that could not be used so far, by any worker of this process."""
-        return int(self.unusable.sum(dtype=torch.int64))
+        """Number of files that could not be used so far, some of them in part, by any worker of this process."""
+        return len(self.skipped_keys())
 
     def skipped_keys(self) -> list[str]:
         """Their keys."""
-        return [os.fsdecode(self.keys[i]) for i in self.unusable.nonzero()[:, 0].tolist()]
+        return [os.fsdecode(self.keys[i]) for i in (self.unusable | self.damaged).nonzero()[:, 0].tolist()]
 
     def report(self) -> None:
         """Logs the skipped files when there are more than at the last report."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from codeczoo.core.errors import ConfigError, InputError
-from codeczoo.data.media import Media
+from codeczoo.data.media import Damaged, Media
 from codeczoo.data.sampling import integer, uniform
 from codeczoo.data.transforms import Transform
 from codeczoo.io.video import SUFFIXES
@@ -62,9 +62,12 @@ class TrainingVideo(Media):
             step = max(1.0, min(own / wanted, (there - 1) / max(1, length - 1)))
             places = grid(length, step)
             start = integer(max(1, there - places[-1]), random)
-            x = taken(file, [start + place for place in places])
-            if not len(x) and start:  # it is shorter than its header says
-                x = taken(file, places)
+            try:
+                x = taken(file, [start + place for place in places])
+                if not len(x) and start:  # it is shorter than its header says
+                    x = taken(file, places)
+            except InputError as error:
+                raise Damaged(str(error)) from None
         return self.transform(filled(clip(x), length), random)
 
 
