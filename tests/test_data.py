@@ -92,8 +92,8 @@ def test_ranks_together_draw_what_one_process_draws(world: int) -> None:
 
 def test_every_pass_holds_every_sample_once_in_another_order() -> None:
     draws = list(chain.from_iterable(islice(EndlessBatches(10, 4, 0), 5)))
-    assert [number for number, _ in draws] == list(range(20))
-    passes = [[i for _, i in draws[:10]], [i for _, i in draws[10:]]]
+    assert [draw.number for draw in draws] == list(range(20))
+    passes = [[d.sample for d in draws[:10]], [d.sample for d in draws[10:]]]
     assert sorted(passes[0]) == sorted(passes[1]) == list(range(10))
     assert passes[0] != passes[1]
 
@@ -103,7 +103,7 @@ def test_validation_splits_over_ranks_without_loss_or_doubles(length: int, batch
     ranks = [list(OrderedBatches(length, batch, (r, world))) for r in range(world)]
     assert len({len(batches) for batches in ranks}) == 1
     assert all(len(b) == len(OrderedBatches(length, batch, (0, world))) for b in ranks)
-    together = [i for step in zip(*ranks, strict=True) for part in step for _, i in part]
+    together = [draw.sample for step in zip(*ranks, strict=True) for part in step for draw in part]
     assert together == list(range(length))
     assert all(part for batches in ranks for part in batches)
 

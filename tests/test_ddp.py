@@ -26,8 +26,8 @@ from codeczoo.engine.sharding import whole
 tasks = []
 build_task = run.build_task
 run.build_task = lambda config: tasks.append(build_task(config)) or tasks[-1]
-out, *overrides = sys.argv[1:]
-outcome = run.train(compose("image/titok_tiny_stage2", overrides), out)
+out, recipe, *overrides = sys.argv[1:]
+outcome = run.train(compose(recipe, overrides), out)
 task = tasks[0]
 found = {
     "step": outcome.step, "codec": zoo.weights_hash(whole(task.codec)), "batches": task.batches, "all": {},
@@ -39,6 +39,8 @@ rank = os.environ.get("LOCAL_RANK", "0")
 with open(f"{out}/rank{rank}.json", "w") as file:
     json.dump(found, file)
 """
+RECIPE = "image/titok_tiny_stage2"
+RANKS = ["trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.log_every_n_steps=2", "trainer.devices=2"]
 # eps 1 keeps Adam linear in small gradients, so that rounding is not blown up. The quantizer is trained here, without
 # upkeep, which FSDP refuses for a codebook that is a parameter.
 OVERRIDES = [
@@ -51,11 +53,11 @@ OVERRIDES = [
 ]
 
 
-def train(folder: Path, *overrides: str) -> dict[str, dict]:
+def train(folder: Path, recipe: str, *overrides: str) -> dict[str, dict]:
     """What each rank of one training found, by file name."""
     script = folder / "script.py"
     script.write_text(SCRIPT)
-    command = [sys.executable, str(script), str(folder), *OVERRIDES, *overrides]
+    command = [sys.executable, str(script), str(folder), recipe, *overrides]
     done = subprocess.run(command, capture_output=True, text=True, timeout=170)
     assert done.returncode == 0, done.stderr[-3000:]
     return {path.stem: json.loads(path.read_text()) for path in folder.glob("rank*.json")}
@@ -64,18 +66,22 @@ def train(folder: Path, *overrides: str) -> dict[str, dict]:
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict]]:
     folder = tmp_path_factory.mktemp("one")
-    return folder, train(folder, "data.batch_size=8")
+    return folder, train(folder, RECIPE, *OVERRIDES, "data.batch_size=8")
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_ranks_equal_one_process(strategy: str, tmp_path: Path, one_process: tuple[Path, dict[str, dict]]) -> None:
     folder, one = one_process
-    cpu = ["trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.log_every_n_steps=2", "trainer.devices=2"]
-    two = train(tmp_path, f"trainer={strategy}", *cpu, "data.batch_size=2", "task.accumulate=2")
+    two = train(tmp_path, RECIPE, f"trainer={strategy}", *RANKS, *OVERRIDES, "data.batch_size=2", "task.accumulate=2")
+    compare(tmp_path, two, folder, one)
+    assert two["rank0"]["step"] == one["rank0"]["step"] == 4 and two["rank0"]["batches"] == 8
+
+
+def compare(two_folder: Path, two: dict[str, dict], one_folder: Path, one: dict[str, dict]) -> None:
+    """Asserts that both ranks have the same and that it is, but for rounding, what one process has."""
     assert set(two) == {"rank0", "rank1"}
     assert two["rank0"] == two["rank1"]  # codec bit by bit; adversary, EMA and running means by their sums
-    assert two["rank0"]["step"] == one["rank0"]["step"] == 4 and two["rank0"]["batches"] == 8
-    (a,), (b,) = ([*place.glob("*/*/last.safetensors")] for place in (tmp_path, folder))
+    (a,), (b,) = ([*place.glob("*/*/last.safetensors")] for place in (two_folder, one_folder))
     left, right = codeczoo.load(a).state_dict(), codeczoo.load(b).state_dict()
     for name in left:
         torch.testing.assert_close(left[name], right[name], rtol=1e-3, atol=1e-5, msg=name)

@@ -1,18 +1,26 @@
-"""Training a video codec: what is measured and shown."""
+"""Training a video codec: what is measured and shown; frames, adversaries, pictures among clips; exact resuming."""
 
+import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from video_recipe import joint_recipe
 
 pytest.importorskip("lightning")
 pytest.importorskip("hydra")
 
+import codeczoo
 from codeczoo.core.base import Codec
 from codeczoo.core.errors import ConfigError
 from codeczoo.core.types import Prefix, Reconstruction, StreamSpec, Tokens, TokenSpec
 from codeczoo.data.films import generated_film
+from codeczoo.engine.compose import compose
+from codeczoo.engine.recorder import read_curve
+from codeczoo.engine.run import Outcome, train
+from codeczoo.engine.task import CodecTask
 from codeczoo.engine.video_validation import VideoValidation
 from codeczoo.metrics.image import psnr, ssim
 
@@ -76,3 +84,48 @@ def test_other_media_are_told(tiny_codec: Any) -> None:
         VideoValidation(tiny_codec.spec)
     with pytest.raises(ConfigError, match="at least 1, got 0 and 5"):
         VideoValidation(Rounding().spec, clips=0)
+
+
+# ---- runs ------------------------------------------------------------------------------------------------------------
+
+
+def weights(outcome: Outcome) -> dict[str, Tensor]:
+    return codeczoo.load(outcome.folder / "last.safetensors").state_dict()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_interrupted_run_of_clips_pictures_and_adversaries_resumes_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = compose(joint_recipe(tmp_path))
+    whole = train(config, tmp_path / "whole")
+    step = CodecTask.step
+
+    def step_and_interrupt(task: CodecTask, contests: Any) -> None:
+        step(task, contests)
+        if task.global_step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(CodecTask, "step", step_and_interrupt)
+    first = train(config, tmp_path / "parts")
+    monkeypatch.setattr(CodecTask, "step", step)
+    assert first.interrupted and first.step == 3
+    second = train(config, tmp_path / "parts", resume="last")
+    a, b = weights(whole), weights(second)
+    assert second.step == 6 and all(torch.equal(a[name], b[name]) for name in a)
+    curve = read_curve(whole.folder / "curve.csv")
+    names = {name for _, name, _ in curve}
+    assert {"val/psnr", "val/ssim", "train/frames", "train/frames.lecam", "train/clips.adversarial"} <= names
+    assert all(value == value for _, _, value in curve)
+    assert len(list((whole.folder / "pictures").iterdir())) == 2
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_recomputed_activations_change_nothing(tmp_path: Path) -> None:
+    few = ["trainer.max_steps=2", "trainer.val_check_interval=2", "data.clips.n_val=1"]
+    plain, less = (
+        weights(train(compose(joint_recipe(tmp_path), [*few, f"task.checkpointing={on}"]), tmp_path / on))
+        for on in ("false", "true")
+    )
+    for name in plain:
+        torch.testing.assert_close(plain[name], less[name], rtol=0, atol=1e-6, msg=name)

@@ -1,5 +1,6 @@
 """Clips in and out: every format, seeking, frame rates, irregular time stamps, turned and damaged files."""
 
+import gc
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +16,7 @@ from codeczoo.core.errors import InputError
 from codeczoo.export.video_baselines import X265  # without it x265 may write behind its memory
 from codeczoo.io import image
 from codeczoo.io.video import SAVED_AS, Writer, blocks, info, read, write
+from codeczoo.io.video_sources import opened
 
 av = pytest.importorskip("av")
 NTSC = Fraction(30000, 1001)
@@ -90,7 +92,7 @@ CODED = {
 
 
 @pytest.mark.parametrize("name", CODED)
-def test_parts_are_parts_of_the_whole(name: str, tmp_path: Path) -> None:
+def test_parts_are_parts_of_the_whole(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codec, options = CODED[name]
     path, x = tmp_path / name, (clip(50) * 255).byte().permute(1, 2, 3, 0).numpy()
     if codec:
@@ -99,8 +101,14 @@ def test_parts_are_parts_of_the_whole(name: str, tmp_path: Path) -> None:
         write(path, clip(50), 25)
     y = read(path)
     assert y.shape == (3, 50, 48, 64) and info(path).rate == 25
-    for start in (0, 1, 11, 12, 13, 30, 47):
-        assert torch.equal(read(path, start, 3), y[:, start : start + 3]), start
+    for ahead in (2, 0):  # decoded up to, and sought
+        monkeypatch.setattr("codeczoo.io.video_sources.AHEAD", ahead)
+        for start in (0, 1, 11, 12, 13, 30, 47):
+            assert torch.equal(read(path, start, 3), y[:, start : start + 3]), start
+        with opened(path) as file:
+            for start in (2, 3, 7, 40, 41, 12, 49):  # there and back
+                file.seek(start)
+                assert torch.equal(torch.from_numpy(file.read(1)).permute(3, 0, 1, 2), y[:, start : start + 1]), start
     assert torch.equal(read(path, 48, 9), y[:, 48:])
     for size in (1, 7, 50, 99):
         found = list(blocks(path, size))
@@ -121,14 +129,16 @@ def test_rates_close_to_nominal_ones_are_nominal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
-def test_irregular_frames_are_put_on_a_grid(name: str, tmp_path: Path) -> None:
+def test_irregular_frames_are_put_on_a_grid(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     times = [0, 100, 200, 600, 700, 730, 760, 1200]  # milliseconds
     codec = "ffv1" if name == "a.mkv" else "libx264"
     path = encoded(tmp_path / name, codec, numbered(8), times, Fraction(1, 1000))
     shown = read(path, rate=10)
     assert numbers(shown)[:13] == [0, 1, 2, 2, 2, 2, 3, 4, 6, 6, 6, 6, 7]
-    for start in (0, 3, 5, 8, 12):
-        assert torch.equal(read(path, start, 2, rate=10), shown[:, start : start + 2])
+    for ahead in (2, 0):
+        monkeypatch.setattr("codeczoo.io.video_sources.AHEAD", ahead)
+        for start in (0, 3, 5, 8, 12):
+            assert torch.equal(read(path, start, 2, rate=10), shown[:, start : start + 2])
     assert read(path).shape[1] == pytest.approx(float(1.3 * info(path).rate), abs=3)
 
 
@@ -316,3 +326,25 @@ def test_real_clips(data_root: Path) -> None:
         assert info(path)[1:4] == size and info(path).has_audio
         parts = read(path, size[2] - 3)
         assert parts.shape[1] == 3 and torch.equal(read(path, size[2] - 2, 1), parts[:, 1:2])
+
+
+def test_no_decoder_outlives_its_file(tmp_path: Path) -> None:
+    """Its threads would be missing in a process forked later, which then waits for them for ever."""
+    threads = Path("/proc/self/task")
+    if not threads.is_dir():
+        pytest.skip("threads are counted in /proc")
+    path, cut = tmp_path / "a.mp4", tmp_path / "cut.mp4"
+    write(path, clip(9), 25)
+    cut.write_bytes(path.read_bytes()[:-500])
+    before = len(list(threads.iterdir()))
+    gc.disable()
+    try:
+        for _ in range(3):
+            info(path)
+            read(path, 2, 3)
+            next(blocks(path, 2))
+            with pytest.raises(InputError):
+                read(cut)
+        assert len(list(threads.iterdir())) == before
+    finally:
+        gc.enable()

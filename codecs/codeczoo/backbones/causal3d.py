@@ -9,6 +9,7 @@ each level of n frames has (n + 1) / 2 after it; what 1.1 computes from copies o
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from codeczoo.core.errors import ConfigError, nearest
@@ -87,12 +88,14 @@ class Style:
 
 
 class Residual(Sum):
-    """A shortcut, and a branch that ends with a convolution, whose output the sum is written over."""
+    """A shortcut, and a branch that ends with a convolution, whose output the sum is written over in inference."""
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """See Layer."""
         shortcut, branch = self.layers
-        return branch(x, lengths).add_(shortcut(x, lengths))
+        y, same = branch(x, lengths), shortcut(x, lengths)
+        # FSDP gathers a branch's weights for backward when the gradient reaches the tensor that the branch gave.
+        return y + same if torch.is_grad_enabled() else y.add_(same)
 
 
 def _strides(name: str, levels: int, times: Sequence[int]) -> tuple[int, int, int]:

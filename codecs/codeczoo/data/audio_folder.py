@@ -1,8 +1,6 @@
 """Audio files in a folder of any depth."""
 
-from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
-from logging import getLogger
 from typing import Any
 
 import numpy as np
@@ -10,13 +8,11 @@ import numpy as np
 from codeczoo.core.errors import CodeczooError, ConfigError
 from codeczoo.data.clips import TrainingClips, ValidationClips
 from codeczoo.data.folder import FolderModule
-from codeczoo.data.media import Listing, Media
-from codeczoo.data.samples import FilledFileSet, Sample
-from codeczoo.data.sampling import Draw
+from codeczoo.data.media import Listing
+from codeczoo.data.samples import FilledFileSet
+from codeczoo.data.segments import SegmentSet, durations
 from codeczoo.data.transforms import Transform
 from codeczoo.io.audio import info
-
-log = getLogger(__name__)
 
 
 class AudioFolder(FolderModule):
@@ -78,11 +74,11 @@ class AudioFolder(FolderModule):
         """See FolderModule."""
         if not self.by_duration:
             return FilledFileSet(files, self.train_media, self.seed)
-        return SegmentSet(files, durations(files), self.train_media, self.seed, self.segment)
+        return SegmentSet(files, durations(files, _seconds), self.train_media, self.seed, self.segment)
 
     def validation_files(self, files: Listing) -> Any:
         """See FolderModule; those of one length are mixed, so that a picture of the first ones shows different ones."""
-        seconds = np.minimum(durations(files), self.val_seconds or np.inf).round(1)
+        seconds = np.minimum(durations(files, _seconds), self.val_seconds or np.inf).round(1)
         lots = [sha256(key.encode(errors="surrogateescape")).digest() for key in files.keys]
         return super().validation_files(files.part(sorted(range(len(lots)), key=lambda i: (-seconds[i], lots[i]))))
 
@@ -90,32 +86,6 @@ class AudioFolder(FolderModule):
     def silent(self) -> int:
         """Training segments that were drawn again so far."""
         return self.clips.silent.total
-
-
-class SegmentSet(FilledFileSet):
-    """As FilledFileSet, but a file of n segments (at least one) counts as n samples."""
-
-    def __init__(self, files: Listing, seconds: np.ndarray, media: Media, seed: int, segment: float) -> None:
-        super().__init__(files, media, seed)
-        self.ends = np.maximum(1, (seconds / segment).astype(np.int64)).cumsum()  # (files,)
-
-    def __len__(self) -> int:
-        return int(self.ends[-1])
-
-    def __getitem__(self, draw: Draw) -> Sample:
-        number, index = draw
-        return super().__getitem__((number, int(np.searchsorted(self.ends, index, side="right"))))
-
-
-def durations(files: Listing) -> np.ndarray:
-    """Seconds of each file, float64 (files,): the manifest's, else the header's, else 0, as of a corrupt one."""
-    unknown = [i for i, seconds in enumerate(files.durations) if seconds is None]
-    found = np.array([seconds or 0.0 for seconds in files.durations])
-    if unknown:
-        log.info("reading %d headers in %s; a manifest with durations would save that", len(unknown), files.root)
-        with ThreadPoolExecutor(8) as pool:
-            found[unknown] = list(pool.map(_seconds, (files.root / files.keys[i] for i in unknown)))
-    return found
 
 
 def _seconds(path: Any) -> float:

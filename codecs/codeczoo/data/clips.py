@@ -6,7 +6,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from codeczoo.core.errors import ConfigError, InputError
-from codeczoo.data.media import Redraw, Tally
+from codeczoo.data.media import Media, Redraw, Tally
 from codeczoo.data.sampling import integer
 from codeczoo.data.transforms import Transform
 from codeczoo.io.audio import SUFFIXES, info, read, resampled_length
@@ -15,7 +15,7 @@ from codeczoo.io.channels import to_channels
 TRIES = 8  # segments of a file that are drawn before it is left for another one
 
 
-class TrainingClips:
+class TrainingClips(Media):
     """A random segment of a file, float (C, samples); shorter files are filled up with zeros.
 
     Args:
@@ -70,7 +70,7 @@ class TrainingClips:
         return F.pad(x, (0, self.samples - x.shape[1])) if x.shape[1] < self.samples else x
 
 
-class ValidationClips:
+class ValidationClips(Media):
     """The beginning of a file, or all of it, float (C, T).
 
     Args:

@@ -41,10 +41,10 @@ class FolderModule(DataModule):
         """Lists the files. Does nothing the second time."""
         if self.train_set is not None:
             return
-        train, val = listing(self.root, self.train_media.suffixes), None
+        train, val = self.files(self.root, self.train_media), None
         count = len(train.keys)
         if self.val_root is not None:
-            val = listing(Path(self.val_root), self.val_media.suffixes)
+            val = self.files(Path(self.val_root), self.val_media)
         elif self.val_fraction:
             train, val = train.split(self.val_fraction, self.seed)
         if not train.keys:
@@ -52,6 +52,10 @@ class FolderModule(DataModule):
             raise ConfigError(f"data: val_fraction {self.val_fraction} leaves none of {count} {what} to train on")
         self.train_set = self.training_files(train)
         self.val_set = None if val is None else self.validation_files(val)
+
+    def files(self, root: Path, media: Media) -> Listing:
+        """What there is in a folder or manifest for `media`."""
+        return listing(root, media.suffixes)
 
     def training_files(self, files: Listing) -> Any:
         """The dataset of the training files."""

@@ -55,5 +55,5 @@ class GeneratedSet(Dataset[Sample]):
         return self.count
 
     def __getitem__(self, draw: Draw) -> Sample:
-        number = self.first + draw[1]
+        number = self.first + draw.sample
         return {"x": self.make(number), "key": f"generated-{self.seed}-{number}"}

@@ -2,10 +2,11 @@
 
 import csv
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -19,7 +20,7 @@ from codeczoo.io.files import find
 MANIFESTS = (".jsonl", ".csv")
 
 
-class Media(Protocol):
+class Media(ABC):
     """File, or its bytes, to the x of a sample.
 
     Attributes:
@@ -30,15 +31,24 @@ class Media(Protocol):
     plural: str
     suffixes: tuple[str, ...]
 
+    @abstractmethod
     def __call__(self, source: Path | bytes, random: Generator) -> Tensor:
         """Randomness only from `random`. Raises Redraw, and CodeczooError for a file that cannot be used."""
+
+    def of_batch(self, random: Generator) -> "Media":
+        """What makes the samples of one batch: with what they have in common, drawn from `random`."""
+        return self
 
 
 class Redraw(InputError):
     """What was drawn of a file cannot be used; another draw may be."""
 
 
-class Pictures:
+class Damaged(Redraw):
+    """A part of a file cannot be read; another part may be."""
+
+
+class Pictures(Media):
     """Pictures under a transform, uint8 (3, H, W)."""
 
     plural = "pictures"

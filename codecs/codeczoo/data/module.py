@@ -1,7 +1,8 @@
 """What all data modules share: loaders, exact resume, and the count of skipped samples."""
 
+import gc
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from logging import getLogger
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ from codeczoo.data.samples import Batch, collate
 from codeczoo.data.sampling import Draw, EndlessBatches, OrderedBatches, rank_and_world
 
 try:
-    from lightning.pytorch import LightningDataModule
+    from lightning.pytorch import LightningDataModule, Trainer
 except ImportError:
     raise MissingError('training wants Lightning: pip install "codeczoo[train]"') from None
 
@@ -40,6 +41,7 @@ class Loader(DataLoader[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         report = getattr(self.dataset, "report", lambda: None)
+        gc.collect()  # a worker that frees a decoder of this process waits for its threads, which it does not have
         try:
             for count, batch in enumerate(super().__iter__(), 1):
                 yield batch
@@ -50,6 +52,14 @@ class Loader(DataLoader[Batch]):
             last = str(error).strip().splitlines()[-1]
             raise type(error)(last.split("Error: ", 1)[-1]) from None
         report()
+
+
+def finished(trainer: Trainer | None) -> int:
+    """Batches that the trainer has trained on, since it was made or its checkpoint was; 0 without a trainer."""
+    if trainer is None:
+        return 0
+    total: Any = trainer.fit_loop.epoch_loop.batch_progress.total
+    return int(total.processed)
 
 
 class DataModule(LightningDataModule):
@@ -72,6 +82,7 @@ class DataModule(LightningDataModule):
             got = f"{batch_size}, {workers} and {seed}"
             raise ConfigError(f"data: batch_size must be at least 1, workers and seed at least 0, got {got}")
         self.batch_size, self.seed, self.workers = batch_size, seed, workers
+        self.counter: Callable[[], int] = lambda: finished(self.trainer)  # batches trained on, see `finished`
         self.train_set: Any = None
         self.val_set: Any = None
         self._start = 0  # draws before the current training loader
@@ -79,6 +90,10 @@ class DataModule(LightningDataModule):
         self._resumed_from: dict[str, int] | None = None
 
     # ---- loaders ----
+
+    def setup(self, stage: str | None = None) -> None:
+        """Finds out what samples there are."""
+        raise NotImplementedError
 
     def train_dataloader(self) -> Loader:
         """Endless batches from where the last loader, or the loaded state, stopped."""
@@ -121,7 +136,7 @@ class DataModule(LightningDataModule):
     def draws(self) -> int:
         """Training samples that the trainer has finished, over all ranks and since the first start."""
         _, world = rank_and_world()
-        return self._start + (self._finished() - self._finished_before) * self.batch_size * world
+        return self._start + (self.counter() - self._finished_before) * self.batch_size * world
 
     def state_dict(self) -> dict[str, int]:
         """Plain integers: where the run is, and what the order depends on."""
@@ -129,19 +144,12 @@ class DataModule(LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """The next training loader goes on after the batches of this state."""
-        self._start, self._finished_before = state_dict["draws"], self._finished()
+        self._start, self._finished_before = state_dict["draws"], self.counter()
         self._resumed_from = state_dict
 
     def order(self) -> dict[str, int]:
         """What, besides the number of draws, decides which sample comes next."""
         return {"seed": self.seed, "samples": len(self.train_set) if self.train_set is not None else 0}
-
-    def _finished(self) -> int:
-        """Batches that the trainer has trained on, since it was made or its checkpoint was."""
-        if self.trainer is None:
-            return 0
-        total: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
-        return int(total.processed)
 
     def _go_on(self) -> None:
         if self._resumed_from is None:
@@ -151,7 +159,7 @@ class DataModule(LightningDataModule):
                 before = self._resumed_from.get(name, now)
                 if before != now:
                     log.warning("resumed with %s %s, was %s: the samples come in another order", name, now, before)
-        self._resumed_from, self._finished_before = None, self._finished()
+        self._resumed_from, self._finished_before = None, self.counter()
 
     @property
     def skipped(self) -> int:

@@ -6,6 +6,7 @@ slice of it, so that W ranks with batch B see together what one process with bat
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +15,21 @@ from torch.utils.data import Sampler
 
 from codeczoo.core.errors import InputError
 
-ORDER, AUGMENT = 0, 1  # what a random stream is for, so that no two share their numbers
+ORDER, AUGMENT, BATCH = 0, 1, 2  # what a random stream is for, so that no two share their numbers
 
-Draw = tuple[int, int]  # (number of the draw, which sample)
+
+class Draw(NamedTuple):
+    """What a dataset is asked for.
+
+    Args:
+        number: of the draw.
+        sample: which one.
+        batch: the first draw of its batch over all ranks: names the batch, whoever asks.
+    """
+
+    number: int
+    sample: int
+    batch: int = 0
 
 
 def generator(seed: int, *place: int) -> torch.Generator:
@@ -64,16 +77,17 @@ class EndlessBatches(Sampler[list[Draw]]):
     def __iter__(self) -> Iterator[list[Draw]]:
         rank, world = self.rank_world or rank_and_world()
         epoch, order = -1, torch.empty(0)
-        first = self.start + rank * self.batch_size
+        start = self.start
         while True:
             batch = []
+            first = start + rank * self.batch_size
             for draw in range(first, first + self.batch_size):
                 if draw // self.length != epoch:
                     epoch = draw // self.length
                     order = torch.randperm(self.length, generator=generator(self.seed, ORDER, epoch))
-                batch.append((draw, int(order[draw % self.length])))
+                batch.append(Draw(draw, int(order[draw % self.length]), start))
             yield batch
-            first += world * self.batch_size
+            start += world * self.batch_size
 
 
 class OrderedBatches(Sampler[list[Draw]]):
@@ -95,7 +109,7 @@ class OrderedBatches(Sampler[list[Draw]]):
     def __iter__(self) -> Iterator[list[Draw]]:
         rank, world = self.rank_world or rank_and_world()
         for batch in np.array_split(np.arange(self.length), len(self) * world)[rank::world]:
-            yield [(int(i), int(i)) for i in batch]
+            yield [Draw(int(i), int(i)) for i in batch]
 
     def __len__(self) -> int:
         _, world = self.rank_world or rank_and_world()

@@ -61,11 +61,11 @@ class ShardReader:
         samples = (sample for shard in shards for sample in self.raw(shard))
         return wds.shuffle(buffer, rng=random.Random(seed))(samples)
 
-    def load(self, raw: dict[str, Any], random_stream: torch.Generator) -> Sample | None:
-        """Decodes one sample; None, counted, when it cannot be used."""
+    def load(self, raw: dict[str, Any], random_stream: torch.Generator, media: Media) -> Sample | None:
+        """Decodes one sample by `media`, which is the reader's or that of a batch; None, counted, when it cannot."""
         try:
-            data = content(raw, self.media.suffixes)
-            sample: Sample = {"x": self.media(data, random_stream), "key": raw["__key__"]}
+            data = content(raw, media.suffixes)
+            sample: Sample = {"x": media(data, random_stream), "key": raw["__key__"]}
             if self.text is not None:
                 sample["text"] = caption(raw, self.text)
             return sample

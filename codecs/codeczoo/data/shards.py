@@ -9,9 +9,9 @@ import torch
 from torch.utils.data import IterableDataset
 
 from codeczoo.core.errors import InputError
-from codeczoo.data.media import this_worker
+from codeczoo.data.media import Media, this_worker
 from codeczoo.data.samples import Batch, Sample, collate
-from codeczoo.data.sampling import AUGMENT, ORDER, generator
+from codeczoo.data.sampling import AUGMENT, BATCH, ORDER, generator
 from codeczoo.data.shard_reader import ShardReader
 
 FRUITLESS = 5  # passes of one worker, which reads other shards in each, before it is the data set that is wrong
@@ -52,19 +52,25 @@ class TrainingShards(IterableDataset[Batch]):
         """This worker's share of pass after pass. Raises InputError when FRUITLESS passes in a row gave nothing."""
         worker, workers = this_worker()
         shards, place = self.reader.shards, self.rank * workers + worker
-        fruitless = 0
+        fruitless = made = 0
         for epoch in count():
             order = torch.randperm(len(shards), generator=generator(self.seed, ORDER, self.start, epoch))
             mine = [shards[i] for i in order[place :: self.world * workers].tolist()]
             order_key = f"{self.seed} {self.start} {epoch} {place}"
             fruitless += 1
             for number, item in enumerate(self.reader.shuffled(mine, self.buffer, order_key)):
-                sample = self.reader.load(item, generator(self.seed, AUGMENT, self.start, epoch, place, number))
+                random = generator(self.seed, AUGMENT, self.start, epoch, place, number)
+                sample = self.reader.load(item, random, self.media_of(made // self.batch_size))
                 if sample is not None:
-                    fruitless = 0
+                    fruitless, made = 0, made + 1
                     yield sample
             if fruitless == FRUITLESS:
                 raise InputError(f"no usable sample in {fruitless} passes over the shards, the last from {mine[0]}")
+
+    def media_of(self, batch: int) -> Media:
+        """What makes this worker's batch number `batch`; that of the same step on all ranks has the same in common."""
+        worker, workers = this_worker()
+        return self.reader.media.of_batch(generator(self.seed, BATCH, self.start, batch * workers + worker))
 
 
 class ValidationShards(IterableDataset[Batch]):
@@ -90,7 +96,7 @@ class ValidationShards(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.global_batches():
             share = np.array_split(np.arange(len(batch)), self.world)[self.rank]
-            yield collate([self.reader.load(batch[i], generator(0)) for i in share])
+            yield collate([self.reader.load(batch[i], generator(0), self.reader.media) for i in share])
 
     def global_batches(self) -> Iterator[list[dict[str, Any]]]:
         """Undecoded batches of all ranks; a last one with fewer samples than ranks is joined to the one before it."""

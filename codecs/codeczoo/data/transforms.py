@@ -1,4 +1,6 @@
-"""What happens to a picture between the file and the batch. uint8 in, uint8 out; randomness only from the generator.
+"""What happens to a picture or clip between the file and the batch: uint8 in, uint8 out, to all frames the same.
+
+Randomness comes from the generator alone.
 
 Source: bytedance/1d-tokenizer (TiTok, TA-TiTok, One-D-Piece): shorter side to 256 bicubic antialiased, random crop,
 horizontal flip; evaluation: the same resize and a centre crop. Sizes and offsets round as in torchvision.
@@ -8,6 +10,7 @@ from collections.abc import Sequence
 from math import exp, log, sqrt
 from typing import Protocol
 
+import torch
 from torch import Generator, Tensor
 
 from codeczoo.core.errors import InputError
@@ -16,7 +19,7 @@ from codeczoo.io.image import resize
 
 
 class Transform(Protocol):
-    """uint8 (3, H, W) to uint8 (3, H', W'). Raises InputError for a picture it refuses, which is then skipped."""
+    """uint8 (3, H, W) or (3, T, H, W) to the same of another size. Raises InputError for what it refuses: skipped."""
 
     def __call__(self, image: Tensor, random: Generator) -> Tensor: ...
 
@@ -42,7 +45,7 @@ class ResizeShorter:
     def __call__(self, image: Tensor, random: Generator) -> Tensor:
         h, w = image.shape[-2:]
         shorter = min(h, w)
-        return resize(image, (self.size * h // shorter, self.size * w // shorter))
+        return _resized(image, (self.size * h // shorter, self.size * w // shorter))
 
 
 class CentreCrop:
@@ -93,7 +96,7 @@ class RandomResizedCrop:
         ratio = exp(uniform(log(self.ratio[0]), log(self.ratio[1]), random))
         part_h, part_w = min(h, max(1, round(sqrt(area / ratio)))), min(w, max(1, round(sqrt(area * ratio))))
         top, left = integer(h - part_h + 1, random), integer(w - part_w + 1, random)
-        return resize(_cut(image, top, left, part_h, part_w), (self.size, self.size))
+        return _resized(_cut(image, top, left, part_h, part_w), (self.size, self.size))
 
 
 class Flip:
@@ -147,4 +150,8 @@ def _spare(image: Tensor, size: int) -> tuple[int, int]:
 
 
 def _cut(image: Tensor, top: int, left: int, h: int, w: int) -> Tensor:
-    return image[:, top : top + h, left : left + w]
+    return image[..., top : top + h, left : left + w]
+
+
+def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:
+    return resize(image, size) if image.ndim == 3 else torch.stack([resize(x, size) for x in image.unbind(1)], 1)

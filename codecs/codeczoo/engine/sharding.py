@@ -6,7 +6,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
-from codeczoo.core.base import Codec
+from codeczoo.core.base import Codec, Quantizer
 from codeczoo.core.config import build
 from codeczoo.core.errors import ConfigError
 from codeczoo.quantizers.vq import VQ
@@ -37,7 +37,8 @@ def shard(codec: Codec, mesh: DeviceMesh) -> None:
     lists = [module for module in codec.modules() if isinstance(module, nn.ModuleList)]
     for blocks in reversed(lists):  # inner ones first
         for block in blocks:
-            if not isinstance(block, nn.ModuleList):
+            # FSDP gathers weights where `forward` is called; quantizers and merges of levels have other ways in.
+            if type(block).forward is not nn.Module.forward and not isinstance(block, Quantizer):
                 fully_shard(block, mesh=mesh)
     fully_shard(codec, mesh=mesh)
     for method in ("encode", "decode"):

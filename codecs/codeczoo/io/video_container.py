@@ -59,10 +59,13 @@ class Container:
         seekable: False where frames have no time stamps, and for GIF, whose frames build on those before.
     """
 
+    _container: Any = None  # av.container.InputContainer
+    _stream: Any = None
+    _frames: Iterator[Any] = iter(())
+
     def __init__(self, source: str | Path | bytes, where: str) -> None:
         self.where, self._source = where, source
         self._av = ffmpeg.library("video files want PyAV")
-        self._container: Any  # av.container.InputContainer
         try:
             self.first = self.rewind()
             stream, first = self._stream, self.first
@@ -143,9 +146,11 @@ class Container:
         return np.rot90(x, round(frame.rotation / 90))
 
     def close(self) -> None:
-        """Lets go of the file."""
-        if hasattr(self, "_container"):
+        """Lets go of the file and, at once, of the decoder: its threads would be missing in processes forked later."""
+        if self._container is not None:
             self._container.close()
+        self._container = self._stream = None
+        self._frames = iter(())
 
     def _decoded(self) -> Iterator[Any]:
         for packet in self._container.demux(self._stream):
