@@ -20,7 +20,7 @@ from codeczoo.io.video_container import Container, Picture, Pixels
 
 FOLDER_RATE = Fraction(25)  # of a folder of frames, which says nothing of time
 GAP = 600  # seconds between two frames that are still believed
-AHEAD = 2  # seconds that are decoded, not sought; frames in between are not drawn
+AHEAD = 2  # seconds behind a frame that was read that are decoded, not sought; frames in between are not drawn
 
 
 class Source(Protocol):
@@ -92,7 +92,8 @@ class FileSource:
 
     def seek(self, start: int) -> None:
         """See Source."""
-        if self._at <= start <= self._at + AHEAD * self._grid:
+        ahead = 0 if self._shown is None else AHEAD * self._grid
+        if self._at <= start <= self._at + ahead:
             self._at = start
             return
         container, back = self._container, 1 / self.picture.rate
