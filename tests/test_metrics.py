@@ -1,6 +1,7 @@
 """Metrics: hand-computed values, agreement with torchmetrics and numpy, closed forms."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -219,3 +220,14 @@ def test_inception_pools_and_resizes_as_tensorflow_did(tmp_path: Path) -> None:
     torch.testing.assert_close(inception.resize(ramp)[0, 0, 0], wanted)
     corner = inception.average(torch.ones(1, 1, 3, 3))
     torch.testing.assert_close(corner, torch.ones(1, 1, 3, 3))
+
+
+@pytest.mark.parametrize("measure", [psnr, ssim, ms_ssim])
+def test_autocast_changes_no_measure(measure: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Validation runs under the trainer's autocast: in bfloat16, variances of small areas are lost."""
+    x = torch.nn.functional.interpolate(torch.rand(2, 3, 24, 24), size=192, mode="bilinear")
+    y = (x + 0.05 * torch.nn.functional.interpolate(torch.randn(2, 3, 48, 48), size=192)).clamp(0, 1)
+    wanted = measure(x, y)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = measure(x, y)
+    assert found.dtype == torch.float32 and torch.equal(found, wanted)

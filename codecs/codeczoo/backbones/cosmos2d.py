@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codeczoo.core.errors import ConfigError
+from codeczoo.nn.conv2d import Conv2d
 from codeczoo.nn.haar import HaarPatches, HaarPixels
 
 
@@ -55,7 +56,7 @@ class Attention(nn.Module):
         return x + self.out(y.reshape(x.shape))
 
 
-class Down(nn.Conv2d):
+class Down(Conv2d):
     """Half the size: a 3x3 convolution of every other position.
 
     Args:

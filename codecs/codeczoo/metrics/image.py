@@ -63,12 +63,13 @@ def similarity(x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gaussian(x: Tensor) -> Tensor:
-    """x (B, C, H, W) to its Gaussian means over 11x11, (B, C, H - 10, W - 10): rows, then columns."""
+    """x (B, C, H, W) to its Gaussian means over 11x11, (B, C, H - 10, W - 10): rows, then columns; without autocast."""
     taps = torch.arange(-RADIUS, RADIUS + 1, dtype=torch.float32, device=x.device)
     taps = torch.exp(-0.5 * (taps / SIGMA).square())
     taps = (taps / taps.sum()).expand(x.shape[1], 1, -1)  # (C, 1, 11)
-    x = F.conv2d(x, taps[:, :, :, None], groups=x.shape[1])
-    return F.conv2d(x, taps[:, :, None, :], groups=x.shape[1])
+    with torch.autocast(x.device.type, enabled=False):  # variances are differences of nearly equal means
+        x = F.conv2d(x, taps[:, :, :, None], groups=x.shape[1])
+        return F.conv2d(x, taps[:, :, None, :], groups=x.shape[1])
 
 
 def check(x: Tensor, x_hat: Tensor, smallest: int) -> tuple[Tensor, Tensor]:
