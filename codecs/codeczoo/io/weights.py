@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from codeczoo.core.errors import InputError, WeightsError
+from codeczoo.core.errors import InputError, MissingError, WeightsError
 from codeczoo.io import torchscript
 from codeczoo.io.files import atomic
 
@@ -51,6 +51,23 @@ def _safetensors_metadata(path: Path) -> dict[str, str]:
         raise InputError(f"{path}: no such file") from None
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: not a readable safetensors file ({error})") from None
+
+
+def given(path: str | Path | None, need: str, how: str) -> Path:
+    """The local weights file that somebody named; nothing is ever downloaded.
+
+    Args:
+        path: None where nobody did.
+        need: who needs what, for the message.
+        how: the commands that get the file and what to do without it, for the message.
+
+    Raises:
+        MissingError: no such file.
+    """
+    if path is None or not Path(path).is_file():
+        where = "no path is given" if path is None else f"there is no file {path}"
+        raise MissingError(f"{need} and {where}. {how}")
+    return Path(path)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -7,8 +7,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from codeczoo.core.errors import MissingError
-from codeczoo.io.weights import read_tensors
+from codeczoo.io.weights import given, read_tensors
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -53,7 +52,4 @@ def pretrained(path: str | Path | None, what: str, how: str) -> dict[str, Tensor
         MissingError: no such file. The text ends with `how`.
         WeightsError: the file cannot be read or holds no state dict.
     """
-    if path is None or not Path(path).is_file():
-        where = "no path is given" if path is None else f"there is no file {path}"
-        raise MissingError(f"{what} needs pretrained weights and {where}. {how}")
-    return read_tensors(Path(path))
+    return read_tensors(given(path, f"{what} needs pretrained weights", how))

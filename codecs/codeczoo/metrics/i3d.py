@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codeczoo.core.errors import InputError, MissingError, WeightsError
-from codeczoo.io.weights import load_original, read_tensors
+from codeczoo.core.errors import InputError, WeightsError
+from codeczoo.io.weights import given, load_original, read_tensors
 
 SIZE, CLASSES, SHORTEST = 224, 400, 9  # pixels a side; features; frames, fewer leave nothing to average
 HOW = (
@@ -47,10 +47,8 @@ class ClipFeatures(nn.Module):
 
     def __init__(self, weights: str | Path | None) -> None:
         super().__init__()
-        if weights is None or not Path(weights).is_file():
-            where = "no path is given" if weights is None else f"there is no file {weights}"
-            raise MissingError(f"FVD needs I3D weights and {where}. {HOW}")
-        self.network: nn.Module = _scripted(Path(weights)) if _is_script(Path(weights)) else _loaded(Path(weights))
+        path = given(weights, "FVD needs I3D weights", HOW)
+        self.network: nn.Module = _scripted(path) if _is_script(path) else _loaded(path)
         self.requires_grad_(False).eval()
 
     @torch.no_grad()

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import inception as tv
 
-from codeczoo.core.errors import MissingError
-from codeczoo.io.weights import load_strict, read_tensors
+from codeczoo.io.weights import given, load_strict, read_tensors
 
 SIZE = 299
 HOW = (
@@ -32,10 +31,7 @@ class Inception(nn.Module):
 
     def __init__(self, weights: str | Path | None) -> None:
         super().__init__()
-        if weights is None or not Path(weights).is_file():
-            where = "no path is given" if weights is None else f"there is no file {weights}"
-            raise MissingError(f"rFID needs Inception weights and {where}. {HOW}")
-        state = read_tensors(Path(weights))
+        state = read_tensors(given(weights, "rFID needs Inception weights", HOW))
         self.network = network()
         load_strict(self.network, state, str(weights))
         self.network.fc = nn.Identity()
