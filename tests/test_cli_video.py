@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from audio_cases import build as build_audio
+from PIL import Image
 from test_cli import one_line, run
 from test_hitvideo import CODECS
 from test_io_video import clip
@@ -243,6 +244,13 @@ def test_pictures_may_become_clips_but_not_the_other_way(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.jpg", "photo.mp4"]
     assert run("decode", encoded / "mute.cz", "-o", tmp_path / "wav", "--format", "wav") == 2
     assert "clips and pictures are written as mp4" in one_line(capsys)
+
+
+def test_gifs_that_do_not_move_are_pictures(place: Place, tmp_path: Path) -> None:
+    Image.new("RGB", (9, 8), "red").save(tmp_path / "a.gif")
+    assert run("encode", tmp_path / "a.gif", "-o", tmp_path / "cz", "--codec", place.codec) == 0
+    header = tokens.read_header(tmp_path / "cz" / "a.cz")
+    assert header.fit == {"rate": None} and header.size == ((1, 8, 9),)
 
 
 def test_tiles(place: Place, encoded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,8 @@
 """Patterns of codecs with several streams of different time strides: order, prefixes, exact inverses, wrong places."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from codeczoo.export import dataset, npy, parquet
 from codeczoo.export.batches import Runner
 from codeczoo.export.dataset import Document
 from codeczoo.export.patterns import Flat, FrameMajor, LayerMajor, Pattern, grid_of, sizes_of
+from codeczoo.io.video_fit import VideoFit
 
 AXES, FREE = ("time", "row", "column"), (None, None, None)
 
@@ -203,7 +206,10 @@ def test_exports_of_video_read_back_exactly(
         for i, tokens in enumerate(documents):
             about = Document(str(i), tuple(sizes_of(tokens)), tuple(grid_of(tokens)), None, "")
             writer.add(about, pattern(THREE).ids(tokens))
+        fit = VideoFit(Fraction(25, 2))
+        writer.add(replace(about, id="5", fit=fit), pattern(THREE).ids(tokens))
         writer.close(dataset.header_of(runner, pattern(THREE), name))
     reader = export.read(tmp_path / "out")
+    assert reader.tokens(4).sample_rate is None and reader.tokens(5).sample_rate == 12.5
     assert all(same(reader.tokens(i), tokens) for i, tokens in enumerate(documents))
     assert reader.document(4).size == (9, 40, 33, 1, 40, 33, 20, 40, 33)

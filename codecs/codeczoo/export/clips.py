@@ -163,6 +163,8 @@ def opened(path: Path, most: int | None) -> tuple[Tensor | None, VideoFit]:
     if path.suffix.lower() in image.SUFFIXES and path.suffix.lower() not in video.SUFFIXES:
         return image.read(path)[:, None], VideoFit(None)
     about = video.info(path)
+    if path.suffix.lower() == ".gif" and about.duration is None:  # it does not move
+        return image.read(path)[:, None], VideoFit(None)
     if most is not None and (about.frames is None or about.frames * about.height * about.width > most):
         return None, fit_of(about)
     return video.read(path), fit_of(about)

@@ -143,6 +143,8 @@ class Reader(ABC):
         document = self.document(i)
         try:
             tokens = self.pattern.tokens(self.ids(i).astype(np.int64), document.size, document.grid)
+            if isinstance(document.fit, VideoFit) and document.fit.rate is not None:
+                tokens = replace(tokens, sample_rate=float(document.fit.rate))
             if document.gains is None:
                 return tokens
             return replace(tokens, gains=torch.tensor(document.gains).view(tokens.batch, -1))  # (B, windows)
