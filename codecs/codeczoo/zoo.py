@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ from codeczoo.core.base import Codec
 from codeczoo.core.config import build, resolve
 from codeczoo.core.errors import ConfigError, InputError, WeightsError, nearest
 from codeczoo.core.places import PACKAGE, shipped
+from codeczoo.core.types import Sampling
 from codeczoo.io import weights as files
 
 
@@ -66,7 +68,7 @@ def load(name_or_path: str | Path) -> Codec:
 def skeleton(tree: Mapping[str, Any]) -> Codec:
     """The codec of a configuration tree in evaluation mode, its weights still to come. Raises ConfigError.
 
-    The tree may come out of a stranger's file, so nothing but network modules of codeczoo is called.
+    The tree may come out of a stranger's file, so nothing but network modules of codeczoo is called, and Sampling.
     """
     _only_modules(tree, "codec")
     codec = build(tree)
@@ -79,7 +81,7 @@ def _only_modules(tree: Any, where: str) -> None:
     if isinstance(tree, Mapping):
         if "_target_" in tree:
             found = resolve(tree["_target_"], where=where)
-            if not (isinstance(found, type) and issubclass(found, nn.Module)):
+            if not (isinstance(found, type) and issubclass(found, nn.Module | Sampling)):
                 raise ConfigError(f"{where}: {tree['_target_']} is no network module, which is all a codec is made of")
         for key, value in tree.items():
             _only_modules(value, f"{where}.{key}")
@@ -109,6 +111,7 @@ def save(path: str | Path, codec: Codec, recipe: str = "", extra: Mapping[str, A
         "recipe": recipe,
         "weights_hash": weights_hash(codec),
         "parameters": sum(p.numel() for p in codec.parameters()),
+        **({"sampling": asdict(codec.sampling)} if codec.sampling else {}),
         "extra": dict(extra or {}),
     }
     files.write_checkpoint(Path(path), codec.state_dict(), header)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from codeczoo.core.errors import InputError
 
 if TYPE_CHECKING:
+    from codeczoo.core.base import Codec
     from codeczoo.core.types import TokenSpec
     from codeczoo.export.batches import Prefix, Runner
     from codeczoo.export.sources import Media, Options
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 A = TypeVar("A")
 FITS = ("resize", "crop", "pad", "tile")  # io.image.MODES, without its import
+SOLVERS = ("euler", "heun")  # core.types.Solver, likewise
 TOKEN_SUFFIXES = (".cz", ".ecdc", ".dac")  # export.recordings.Recordings.TOKEN_SUFFIXES, likewise
 PATIENCE = 2.0  # seconds before a progress bar appears
 
@@ -74,6 +76,32 @@ def add_window(parser: argparse.ArgumentParser) -> None:
     """--window."""
     what = "audio codecs that see all of a recording at once take long ones in windows of so many seconds"
     parser.add_argument("--window", type=positive_number, metavar="SECONDS", help=what)
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """--steps, --guidance, --seed, --solver, --no-projection."""
+    group = parser.add_argument_group("sampling", "for codecs whose decoder samples (see codeczoo info)")
+    group.add_argument("--steps", type=positive, metavar="N", help="of the solver")
+    group.add_argument("--guidance", type=float, metavar="G", help="how much more the tokens count; 1: none, one pass")
+    group.add_argument("--seed", type=int, metavar="S", help="of the noise")
+    group.add_argument("--solver", choices=SOLVERS, help="heun asks the network twice a step")
+    what = "plain guidance instead of projected guidance"
+    group.add_argument("--no-projection", dest="projected", action="store_false", default=None, help=what)
+
+
+def set_sampling(args: argparse.Namespace, codec: "Codec") -> None:
+    """Lets the codec sample as the arguments ask. Raises InputError for one that samples nothing, or out of range."""
+    from dataclasses import fields, replace
+
+    from codeczoo.core.types import Sampling
+
+    given = {f.name: getattr(args, f.name) for f in fields(Sampling) if getattr(args, f.name) is not None}
+    if not given:
+        return
+    if codec.sampling is None:
+        option = f"--{next(iter(given))}".replace("--projected", "--no-projection")
+        raise InputError(f"{option}: the decoder of this codec does not sample")
+    codec.sampling = replace(codec.sampling, **given)
 
 
 def prefix_of(args: argparse.Namespace, spec: "TokenSpec") -> "Prefix":

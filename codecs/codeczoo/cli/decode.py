@@ -27,6 +27,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the media")
     common.add_codec(parser, required=False)
     common.add_prefix(parser)
+    common.add_sampling(parser)
     common.add_window(parser)
     lossless = "default png, wav and mp4; png, wav, flac and mkv are lossless"
     parser.add_argument("--format", choices=FORMATS, help=lossless)
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     report, folder = common.Report(args.json), common.output_folder(args.output)
     found = find(args.paths, common.TOKEN_SUFFIXES)
     runner = common.open_codec(args, args.codec or named_codec(found))
+    common.set_sampling(args, runner.codec)
     options = Options(window=args.window, audio=common.audio_of(args), tile=args.tile)
     media, prefix = common.open_media(runner, options), common.prefix_of(args, runner.codec.spec)
     if args.format not in (None, *media.FORMATS):

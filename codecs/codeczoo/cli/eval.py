@@ -65,6 +65,7 @@ def add_parser(subparsers: Any) -> None:
     for kind in KINDS:
         group.add_argument(f"--{kind}", type=numbers, metavar="N,N", help=f"rates: the first N {kind}")
     group.add_argument("--kbps", type=rates, metavar="R,R", help="rates: as many codebooks as R kbit/s hold")
+    common.add_sampling(parser)
     parser.add_argument("--against", type=names, default=[], metavar="A,B", help=f"baselines: {', '.join(AGAINST)}")
     parser.add_argument("--fid-weights", metavar="P", help="Inception weights, for rFID")
     parser.add_argument("--fvd-weights", metavar="P", help="I3D weights, for FVD of clips of 9 frames or more")
@@ -80,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
     out = None if args.out is None else common.output_folder(args.out)
     runner = common.open_codec(args, args.codec)
+    common.set_sampling(args, runner.codec)
     media = common.open_media(runner, Options(fit=args.fit))
     files = common.find_inputs(media, args.paths, media.SUFFIXES)
     evaluation = Evaluation(runner, prefixes(args, runner.codec.spec), args.against, networks(args, runner.device))

@@ -111,5 +111,5 @@ def weights_facts(path: Path) -> dict[str, Any]:
     """The header of a weights file."""
     header = cards.weights_header(path)
     facts = {"file": str(path), "bytes": path.stat().st_size, "class": header["class"], **cards.summary(header["spec"])}
-    facts |= {key: header[key] for key in ("parameters", "weights_hash", "version")}
+    facts |= {key: header[key] for key in ("parameters", "sampling", "weights_hash", "version") if key in header}
     return facts | header.get("extra", {})

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from codeczoo.core.errors import InputError
-from codeczoo.core.types import Prefix, Quantized, Reconstruction, Tokens, TokenSpec
+from codeczoo.core.types import Prefix, Quantized, Reconstruction, Sampling, Tokens, TokenSpec
 
 Codes = TypeVar("Codes", default=Tensor)
 Latents = TypeVar("Latents", default=Tensor)
@@ -65,10 +65,12 @@ class Codec(nn.Module, ABC):
     Attributes:
         spec: static description of the tokens.
         config: the configuration tree it was built from (`core.config.build` sets it); None when built by hand.
+        sampling: how `decode` samples, to be replaced at will; None: it samples nothing.
     """
 
     spec: TokenSpec
     config: dict[str, Any] | None = None
+    sampling: Sampling | None = None
 
     @abstractmethod
     def encode(

@@ -1,10 +1,10 @@
-"""The few data types that everything shares: TokenSpec, Tokens, Quantized, Reconstruction."""
+"""The few data types that everything shares: TokenSpec, Tokens, Quantized, Reconstruction, Sampling."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from math import log2
-from typing import Any, Literal
+from math import isfinite, log2
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from codeczoo.core.errors import FormatError, InputError
 Media = Literal["image", "audio", "video"]
 Unit = Literal["image", "pixel", "second"]
 Prefix = Literal["positions", "codebooks", "streams"]
+Solver = Literal["euler", "heun"]
 
 
 @dataclass(frozen=True)
@@ -299,6 +300,47 @@ class Reconstruction:
     losses: dict[str, Tensor] = field(default_factory=dict)
     logits: Tensor | None = None
     features: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a decoder that samples (a flow, a diffusion, noise at its input) makes media of tokens.
+
+    Args:
+        steps: of the solver, at least 1.
+        guidance: how far to go from what no tokens would give to what these give, and beyond. 1: as they give; 0: as
+            no tokens would.
+        seed: of the noise, 0..2^63 - 1.
+        solver: "euler", or "heun", which is of second order and asks the network twice a step.
+        projected: of guidance, keep what is orthogonal to the prediction, limited and with momentum ("adaptive
+            projected guidance"), so that large guidance does not saturate.
+
+    Raises:
+        InputError: out of range.
+    """
+
+    steps: int = 20
+    guidance: float = 7.5
+    seed: int = 0
+    solver: Solver = "euler"
+    projected: bool = True
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(f"steps must be at least 1, got {self.steps}")
+        if not (isfinite(self.guidance) and self.guidance >= 0):
+            raise InputError(f"guidance must be a number of at least 0, got {self.guidance}")
+        if not 0 <= self.seed < 1 << 63:
+            raise InputError(f"seed must be 0..2^63 - 1, got {self.seed}")
+        if self.solver not in get_args(Solver):
+            raise InputError(f"solver must be {' or '.join(get_args(Solver))}, got {self.solver!r}")
+
+    def noise(self, *shape: int) -> Tensor:
+        """Normal noise for one sample, float32 (*shape) on the CPU.
+
+        Every sample of every batch gets the same, so that none depends on its neighbours.
+        """
+        return torch.randn(shape, generator=torch.Generator().manual_seed(self.seed))
 
 
 def _describe(x: Tensor) -> str:
