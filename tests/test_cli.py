@@ -208,7 +208,7 @@ def test_export_of_tiles_is_one_document(place: Place, tmp_path: Path) -> None:
     assert x_hat.shape == (3, 70, 33)
 
 
-def test_an_export_that_fails_midway_leaves_nothing(
+def test_an_export_that_fails_midway_can_be_resumed(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from codeczoo.export import npy
@@ -216,10 +216,12 @@ def test_an_export_that_fails_midway_leaves_nothing(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(npy.Writer, "_close", full)
-    code = run("export", place.photos, "-o", tmp_path / "out", "--codec", place.codec, "--format", "npy")
-    assert code == 2 and "No space left on device" in one_line(capsys)
-    assert not list(tmp_path.iterdir())
+    arguments = ("export", place.photos, "-o", tmp_path / "out", "--codec", place.codec, "--format", "npy")
+    with monkeypatch.context() as patch:
+        patch.setattr(npy.Writer, "_close", full)
+        assert run(*arguments) == 2 and "No space left on device" in one_line(capsys)
+    assert [p.name for p in tmp_path.iterdir()] == ["out.store"]
+    assert run(*arguments, "--resume") == 0 and [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
 def test_export_of_nothing_good_is_an_error(

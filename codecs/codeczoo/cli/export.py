@@ -1,7 +1,9 @@
 """`codeczoo export`: files, or the tokens they became, as a data set for language-model training."""
 
 import argparse
-from importlib import import_module
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     from codeczoo.core.types import TokenSpec
     from codeczoo.export.batches import Prefix
     from codeczoo.export.patterns import Pattern
+    from codeczoo.export.plan import Plan
+    from codeczoo.export.shard import Facts
+    from codeczoo.export.sources import Media
 
 
 def steps(text: str) -> list[int]:
@@ -39,37 +44,86 @@ def add_parser(subparsers: Any) -> None:
     common.add_codec(parser)
     common.add_prefix(parser)
     common.add_options(parser)
+    parser.add_argument("--shard", type=common.positive, default=1000, metavar="N", help="inputs a part (default 1000)")
+    parser.add_argument("--resume", action="store_true", help="go on with the export that was begun there, if one was")
     parser.add_argument("--overwrite", action="store_true", help="replace an export that is there")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Exports. Returns 1 when an input was bad."""
-    from codeczoo.export import dataset
+    from codeczoo.export import dataset, store
+    from codeczoo.export.derive import derive
+    from codeczoo.export.engines import Local
+    from codeczoo.export.shard import Worker
     from codeczoo.export.sources import Options
 
     report, out = common.Report(args.json), Path(args.output)
-    format_ = import_module(f"codeczoo.export.{args.format}")
-    with dataset.atomic_folder(out, args.overwrite) as folder:
-        runner = common.open_codec(args, args.codec)
-        spec = runner.codec.spec
-        media, prefix = common.open_media(runner, Options(args.fit, args.window)), common.prefix_of(args, spec)
-        prefix.check(spec)
-        files = common.find_inputs(media, args.paths, (*media.SUFFIXES, *media.TOKEN_SUFFIXES))
-        pattern = pattern_of(args, spec, prefix)
-        writer = format_.Writer(folder, dataset.dtype_for(pattern.vocabulary.size, args.dtype))
-        samples = media.encode(files, prefix)
-        for sample in common.progress(samples, len(files), "export"):
-            if sample.tokens is None:
-                report.fail(sample.found.path, sample.error)
-                continue
-            writer.add(dataset.document_of(sample), pattern.ids(sample.tokens))
-            report.done += 1
-        if not report.done:
-            raise InputError(f"nothing exported: all {len(files)} inputs are bad")
-        header = dataset.header_of(runner, pattern, args.format)
-        header = writer.close(header | {"failed": len(report.failed)})
+    derived = args.format != "parquet"
+    folder = out.with_name(f"{out.name}.store") if derived else out
+    if derived and out.exists() and not args.overwrite:
+        raise InputError(f"{out} exists; choose another folder or give --overwrite")
+    runner = common.open_codec(args, args.codec)
+    media = common.open_media(runner, Options(args.fit, args.window))
+    prefix = common.prefix_of(args, runner.codec.spec).check(runner.codec.spec)
+    pattern = pattern_of(args, runner.codec.spec, prefix)
+    options = {
+        "PATH": args.paths,
+        "codec": runner.name,
+        "weights_hash": runner.weights_hash,
+        "prefix": asdict(prefix),
+        "pattern": pattern.to_dict(),
+        "dtype": dataset.dtype_for(pattern.vocabulary.size, "auto" if derived else args.dtype),
+        "batch": runner.batch,
+        "precision": runner.precision,
+        "device": runner.device.type,
+        "shard": args.shard,
+        "fit": args.fit,
+        "window": args.window,
+    }
+    plan = plan_of(args, folder, media, options)
+    worker = Worker(plan, runner)
+    watch(Local(worker).run(), plan, report)
+    header = store.finish(plan, dataset.header_of(runner, worker.pattern, "parquet"))
+    report.done, report.failed = header["documents"], store.failures(folder)
+    if derived:
+        with dataset.atomic_folder(out, args.overwrite) as temporary:
+            dtype = dataset.dtype_for(header["vocab_size"], args.dtype)
+            header = derive(dataset.read(folder), temporary, args.format, dtype)
+        shutil.rmtree(folder)
     return report.finish("exported", {key: header[key] for key in ("tokens", "vocab_size", "dtype")})
+
+
+def plan_of(args: argparse.Namespace, folder: Path, media: "Media", options: dict[str, Any]) -> "Plan":
+    """The plan that is there, with --resume, or a new one. Raises InputError where it must not be begun, or goes on."""
+    from codeczoo.export.dataset import HEADER
+    from codeczoo.export.plan import PLAN, Entry, Plan
+    from codeczoo.export.store import state
+
+    if folder.exists():
+        begun = (folder / PLAN).is_file()
+        if begun and args.resume:
+            return Plan.open(folder).check(options)
+        if not args.overwrite:
+            how = f"holds an export, {state(folder)}: --resume goes on, --overwrite begins anew" if begun else "exists"
+            raise InputError(f"{folder} {how}; or choose another folder")
+        if not begun and not (folder / HEADER).is_file():
+            raise InputError(f"{folder} exists and is no export; it is not overwritten")
+    files = common.find_inputs(media, args.paths, (*media.SUFFIXES, *media.TOKEN_SUFFIXES))
+    if folder.exists():
+        shutil.rmtree(folder)
+    return Plan.freeze(folder, map(Entry.of, files), options, args.shard)
+
+
+def watch(parts: "Iterable[Facts]", plan: "Plan", report: common.Report) -> None:
+    """Waits for all parts; tells failures as they come."""
+    told: dict[int, str] = {}
+    for facts in parts:
+        new = {number: why for number, why in facts.failed.items() if number not in told}
+        for number, why in new.items():
+            entries, first = plan.entries(facts.shard), plan.shards[facts.shard].first
+            report.fail(Path(entries[number - first].path), why)
+        told |= new
 
 
 def pattern_of(args: argparse.Namespace, spec: "TokenSpec", prefix: "Prefix") -> "Pattern":

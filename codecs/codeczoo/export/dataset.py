@@ -23,6 +23,7 @@ from codeczoo.core.types import Tokens, TokenSpec
 from codeczoo.export import FORMATS
 from codeczoo.export.batches import Runner
 from codeczoo.export.patterns import Ids, Pattern, grid_of, sizes_of
+from codeczoo.export.plan import PLAN
 from codeczoo.export.sources import Sample, fit_of
 from codeczoo.io.audio_fit import AudioFit
 from codeczoo.io.fit import Fit
@@ -43,6 +44,7 @@ class Document:
         fit: how the media was fitted to the codec; None where there was nothing to do.
         sha256: of the input file's bytes, hex.
         gains: of each window of the first sample, then of the next, where the codec's tokens have gains.
+        about: what is said of the file beside it, e.g. in a manifest: plain values by name; None where nothing is.
     """
 
     id: str
@@ -51,12 +53,14 @@ class Document:
     fit: Fit | AudioFit | VideoFit | None
     sha256: str
     gains: tuple[float, ...] | None = None
+    about: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; `from_dict` is the inverse."""
         fit = None if self.fit is None else self.fit.to_dict()
         about = {"id": self.id, "size": [*self.size], "grid": [*self.grid], "fit": fit, "sha256": self.sha256}
-        return about if self.gains is None else about | {"gains": [*self.gains]}
+        extras = {"gains": self.gains and [*self.gains], "about": self.about}
+        return about | {key: value for key, value in extras.items() if value is not None}
 
     @staticmethod
     def from_dict(values: dict[str, Any], media: str) -> "Document":
@@ -64,7 +68,8 @@ class Document:
         try:
             gains = None if values.get("gains") is None else tuple(map(float, values["gains"]))
             size, grid = tuple(values["size"]), tuple(values["grid"])
-            return Document(values["id"], size, grid, fit_of(values["fit"], media), values["sha256"], gains)
+            fit = fit_of(values["fit"], media)
+            return Document(values["id"], size, grid, fit, values["sha256"], gains, values.get("about"))
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"not a document of an export: {error}") from None
 
@@ -176,9 +181,7 @@ def header_of(runner: Runner, pattern: Pattern, format_: str) -> dict[str, Any]:
         "spec": spec.to_dict(),
         "pattern": pattern.to_dict(),
         "vocab_size": vocabulary.size,
-        "codebooks": [
-            {"stream": int(s), "first_id": int(a), "size": int(n)} for s, a, n in zip(*books, strict=True)
-        ],
+        "codebooks": [{"stream": int(s), "first_id": int(a), "size": int(n)} for s, a, n in zip(*books, strict=True)],
         "special_ids": vocabulary.special,
         "rows": pattern.rows,
     }
@@ -226,18 +229,22 @@ def read(path: str | Path) -> Reader:
         header = json.loads((folder / HEADER).read_text())
         version, format_ = header["version"], header["format"]
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{folder}: no export here (no {HEADER})") from None
+        begun = (folder / PLAN).is_file()
+        why = "this export is not finished: --resume goes on" if begun else "no export here"
+        raise InputError(f"{folder}: {why} (no {HEADER})") from None
     except (ValueError, KeyError, TypeError):
         raise FormatError(f"{folder / HEADER}: not the header of an export") from None
     if version != VERSION or format_ not in FORMATS:
-        raise FormatError(f"{folder}: export of version {version}, format {format_}; this codeczoo reads "
-                          f"version {VERSION}, formats {', '.join(FORMATS)}")
+        raise FormatError(
+            f"{folder}: export of version {version}, format {format_}; this codeczoo reads "
+            f"version {VERSION}, formats {', '.join(FORMATS)}"
+        )
     return import_module(f"codeczoo.export.{format_}").Reader(folder, header)
 
 
-def document_of(sample: Sample) -> Document:
-    """What is recorded of an encoded file."""
+def document_of(sample: Sample, about: dict[str, Any] | None = None) -> Document:
+    """What is recorded of an encoded file, of which `about` was said."""
     assert sample.tokens is not None
     size, grid = tuple(sizes_of(sample.tokens)), tuple(grid_of(sample.tokens))
     gains = None if sample.tokens.gains is None else tuple(sample.tokens.gains.flatten().tolist())
-    return Document(sample.found.stem.as_posix(), size, grid, sample.fit, sample.sha256, gains)
+    return Document(sample.found.stem.as_posix(), size, grid, sample.fit, sample.sha256, gains, about)

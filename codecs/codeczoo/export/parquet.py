@@ -1,8 +1,8 @@
 """Format "parquet": part-00000.parquet with a row per document; `datasets.load_dataset("parquet", ...)` reads it.
 
 Columns: id, tokens (a list; step by step where the pattern has rows), length (of that list), size, grid, fit (JSON),
-sha256, gains. The header stands in header.json and, as JSON, in the file's metadata under "codeczoo". Ids are
-dictionary coded and compressed with zstd: about as many bits as the vocabulary needs.
+sha256, gains, about (JSON). The header stands in header.json and, as JSON, in the file's metadata under "codeczoo". Ids
+are dictionary coded and compressed with zstd: about as many bits as the vocabulary needs.
 """
 
 import json
@@ -23,7 +23,7 @@ try:
 except ImportError:
     raise MissingError('parquet needs pyarrow: pip install "codeczoo[export]"') from None
 
-COLUMNS = ("id", "size", "grid", "fit", "sha256", "gains")  # all but the ids and their number
+COLUMNS = ("id", "size", "grid", "fit", "sha256", "gains", "about")  # all but the ids and their number
 ROWS, IDS = 1000, 2**20  # a row group is full at so many documents or ids
 
 
@@ -40,21 +40,27 @@ def schema_of(dtype: str) -> pa.Schema:
             "fit": pa.string(),
             "sha256": pa.string(),
             "gains": pa.list_(pa.float32()),
+            "about": pa.string(),
         }
     )
 
 
 class Writer(dataset.Writer):
-    """Keeps one row group in memory."""
+    """Keeps one row group in memory.
 
-    def __init__(self, folder: Path, dtype: str) -> None:
+    Args:
+        folder, dtype: see dataset.Writer.
+        name: of the file.
+    """
+
+    def __init__(self, folder: Path, dtype: str, name: str = "part-00000.parquet") -> None:
         super().__init__(folder, dtype)
         self._schema = schema_of(dtype)
         self._documents: list[Document] = []
         self._ids: list[Ids] = []
         self._waiting = 0
         self._file = pq.ParquetWriter(
-            folder / "part-00000.parquet",
+            folder / name,
             self._schema,
             compression="zstd",
             use_dictionary=["tokens.list.element", "size.list.element", "grid.list.element", "fit"],
@@ -74,15 +80,19 @@ class Writer(dataset.Writer):
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         flat = np.concatenate(self._ids).astype(self.dtype)
         rows = [document.to_dict() for document in self._documents]
-        rows = [row | {"fit": row["fit"] and json.dumps(row["fit"])} for row in rows]
+        rows = [row | {key: row.get(key) and json.dumps(row[key]) for key in ("fit", "about")} for row in rows]
         columns: dict[str, Any] = {key: [row.get(key) for row in rows] for key in COLUMNS}
         columns |= {"tokens": pa.ListArray.from_arrays(offsets, pa.array(flat)), "length": lengths}
         self._file.write_table(pa.table({name: columns[name] for name in self._schema.names}, schema=self._schema))
         self._documents, self._ids, self._waiting = [], [], 0
 
     def _close(self, header: str) -> None:
+        self.finish({"codeczoo": header})
+
+    def finish(self, metadata: dict[str, str]) -> None:
+        """Ends the file, without a header.json, and puts this into it."""
         self._flush()
-        self._file.add_key_value_metadata({"codeczoo": header})
+        self._file.add_key_value_metadata(metadata)
         self._file.close()
 
 
@@ -108,7 +118,8 @@ class Reader(dataset.Reader):
     def document(self, i: int) -> Document:
         table, row = self._row(i)
         values = {key: table[key][row].as_py() for key in COLUMNS if key in table.column_names}
-        return Document.from_dict(values | {"fit": values["fit"] and json.loads(values["fit"])}, self.spec.media)
+        plain = {key: json.loads(values[key]) for key in ("fit", "about") if values.get(key)}
+        return Document.from_dict(values | plain, self.spec.media)
 
     def _row(self, i: int) -> tuple[pa.Table, int]:
         i = self._number(i)

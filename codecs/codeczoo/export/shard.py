@@ -1,0 +1,161 @@
+"""One shard of a plan: its inputs to a part file, which appears whole with everything that is known of it.
+
+Nothing else is written, so that a shard that was begun twice, or killed and begun again, ends as the same file.
+"""
+
+import json
+import os
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from socket import gethostname
+from zlib import compress, decompress
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from codeczoo.core.config import build
+from codeczoo.core.errors import FormatError, InputError
+from codeczoo.core.types import Tokens, TokenSpec
+from codeczoo.export import dataset, parquet
+from codeczoo.export.batches import Prefix, Runner
+from codeczoo.export.media import media_of
+from codeczoo.export.patterns import Pattern
+from codeczoo.export.plan import Plan
+from codeczoo.export.sources import Options
+
+FACTS = b"codeczoo_shard"  # key of a part's metadata
+PARTIAL = ".partial"  # suffix of parts that are not there yet
+
+
+@dataclass
+class Facts:
+    """What became of a shard, or of some of its inputs.
+
+    Args:
+        plan: digest of the plan.
+        shard: number.
+        documents: how many inputs became one.
+        tokens: ids of them.
+        failed: number in the plan and reason, a line, of each other input.
+        used: which entries of each codebook, counted over all streams, occur: bool (V,) each.
+    """
+
+    plan: str
+    shard: int
+    documents: int = 0
+    tokens: int = 0
+    failed: dict[int, str] = field(default_factory=dict)
+    used: list[NDArray[np.bool_]] = field(default_factory=list)
+
+    @staticmethod
+    def none(plan: Plan, shard: int, spec: TokenSpec) -> "Facts":
+        """Of a shard that was not begun."""
+        return Facts(plan.digest, shard, used=[np.zeros(v, bool) for s in spec.streams for v in s.vocab_sizes])
+
+    def add(self, tokens: Tokens, ids: int) -> None:
+        """Counts a document of so many ids."""
+        self.documents += 1
+        self.tokens += ids
+        book = 0
+        for stream, codes in zip(tokens.spec.streams, tokens.streams, strict=False):
+            for k in range(codes.shape[1]):
+                self.used[book + k][codes[:, k].flatten().numpy()] = True
+            book += len(stream.vocab_sizes)
+
+    def dumps(self) -> str:
+        """As JSON."""
+        used = [b64encode(compress(np.packbits(book).tobytes())).decode() for book in self.used]
+        return json.dumps(self.__dict__ | {"used": used})
+
+    @staticmethod
+    def read(plan: Plan, shard: int, spec: TokenSpec) -> "Facts | None":
+        """Of the part of a shard; None where there is none, or one that was not written to its end.
+
+        Raises FormatError for a part of another export.
+        """
+        path = plan.part(shard)
+        try:
+            facts = Facts(**json.loads(pq.read_metadata(path).metadata[FACTS]))
+        except (OSError, KeyError, TypeError, pa.ArrowException):
+            return None
+        if (facts.plan, facts.shard) != (plan.digest, shard):
+            raise FormatError(f"{path}: a part of another export")
+        sizes = [v for s in spec.streams for v in s.vocab_sizes]
+        bits = [np.frombuffer(decompress(b64decode(book)), np.uint8) for book in facts.used]  # type: ignore[arg-type]
+        used = [np.unpackbits(book, count=n).astype(bool) for book, n in zip(bits, sizes, strict=True)]
+        return replace(facts, failed={int(n): why for n, why in facts.failed.items()}, used=used)
+
+
+class Worker:
+    """Makes parts.
+
+    Args:
+        plan: what is to be done.
+        runner: the codec; made ready as the plan's options say.
+
+    Raises:
+        InputError: other weights than those of the plan, or options that are not for this codec.
+    """
+
+    def __init__(self, plan: Plan, runner: Runner) -> None:
+        options, spec = plan.options, runner.codec.spec
+        if runner.weights_hash != options["weights_hash"]:
+            raise InputError(f"weights {runner.weights_hash}: the export was begun with {options['weights_hash']}")
+        self.plan, self.spec = plan, spec
+        self.media = media_of(runner, Options(options["fit"], options["window"]))
+        self.prefix = Prefix(**options["prefix"])
+        self.pattern: Pattern = build(options["pattern"] | {"spec": spec}, allow=("codeczoo.export.patterns.",))
+        self.header = json.dumps(dataset.header_of(runner, self.pattern, "parquet"))
+
+    def work(self, shard: int) -> Iterator[Facts]:
+        """Makes a part. Gives what became of its inputs so far after each of them; the part is there after the last.
+
+        Raises InputError when it cannot be written.
+        """
+        facts, first = Facts.none(self.plan, shard, self.spec), self.plan.shards[shard].first
+        entries = self.plan.entries(shard)
+        samples = self.media.encode((entry.found() for entry in entries), self.prefix)
+        with _appearing(self.plan.part(shard)) as temporary:
+            writer = parquet.Writer(temporary.parent, self.plan.options["dtype"], temporary.name)
+            for number, (entry, sample) in enumerate(zip(entries, samples, strict=True), first):
+                if sample.tokens is None:
+                    facts.failed[number] = " ".join(sample.error.split()).removeprefix(f"{entry.path}: ")
+                else:
+                    ids = self.pattern.ids(sample.tokens)
+                    writer.add(dataset.document_of(sample, entry.about), ids)
+                    facts.add(sample.tokens, ids.size)
+                yield facts
+            writer.finish({"codeczoo": self.header, FACTS.decode(): facts.dumps()})
+        yield facts
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[Path]:
+    """Gives a hidden name of this process's own, beside `path`, that becomes `path` when all of it is on the disk.
+
+    Raises InputError when it cannot be written.
+    """
+    temporary = path.with_name(f".{path.stem}-{gethostname()}-{os.getpid()}{PARTIAL}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError(f"cannot write {path}: {why} (what is done is kept: --resume goes on)") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def merged(a: Facts, b: Facts) -> Facts:
+    """Of both together."""
+    used = [x | y for x, y in zip(a.used, b.used, strict=True)]
+    both = replace(a, documents=a.documents + b.documents, tokens=a.tokens + b.tokens)
+    return replace(both, failed=a.failed | b.failed, used=used)

@@ -1,0 +1,96 @@
+"""The canonical store: the parts of a plan, and what makes them an export: header.json and manifest.jsonl.
+
+manifest.jsonl has a line for each input, in order: number, id, path, and status "done", or "failed" and why.
+header.json appears last: with it the export is finished, and `export.read` opens it.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from codeczoo.core.errors import InputError
+from codeczoo.core.types import TokenSpec
+from codeczoo.export.dataset import HEADER
+from codeczoo.export.plan import Plan
+from codeczoo.export.shard import PARTIAL, Facts, merged
+from codeczoo.io.files import atomic
+
+MANIFEST = "manifest.jsonl"
+
+
+def undone(plan: Plan, spec: TokenSpec) -> Iterator[int]:
+    """The shards whose part is not there, each looked for when its turn comes."""
+    return (shard for shard in range(len(plan.shards)) if Facts.read(plan, shard, spec) is None)
+
+
+def finish(plan: Plan, header: dict[str, Any]) -> dict[str, Any]:
+    """Makes an export of the parts, which must all be there.
+
+    Args:
+        plan: of the parts.
+        header: from `dataset.header_of`.
+
+    Returns:
+        The header with the counts.
+
+    Raises:
+        InputError: parts are missing, or all inputs were bad: the folder goes; or a file cannot be written.
+    """
+    spec = TokenSpec.from_dict(header["spec"])
+    facts, missing = Facts.none(plan, 0, spec), 0
+    for shard in range(len(plan.shards)):
+        part = Facts.read(plan, shard, spec)
+        facts, missing = (facts, missing + 1) if part is None else (merged(facts, part), missing)
+    if missing:
+        raise InputError(f"{plan.folder}: {missing} of {len(plan.shards)} shards are still to be done")
+    if not facts.documents:
+        shutil.rmtree(plan.folder)
+        raise InputError(f"nothing exported: all {plan.inputs} inputs are bad")
+    header = header | {"dtype": plan.options["dtype"], "documents": facts.documents, "tokens": facts.tokens}
+    header |= {"inputs_sha256": inputs_sha256(plan), "failed": len(facts.failed)}
+    header |= {"used": [int(book.sum()) for book in facts.used], "plan": plan.digest}
+    with atomic(plan.folder / MANIFEST) as temporary, temporary.open("w") as file:
+        for line in manifest(plan, facts.failed):
+            file.write(json.dumps(line) + "\n")
+    with atomic(plan.folder / HEADER) as temporary:
+        temporary.write_text(json.dumps(header, indent=2) + "\n")
+    for left in plan.folder.glob(f".*{PARTIAL}"):  # of workers that were killed
+        left.unlink(missing_ok=True)
+    return header
+
+
+def manifest(plan: Plan, failed: dict[int, str]) -> Iterator[dict[str, Any]]:
+    """A line for each input, in order."""
+    for shard, (_, first, _) in enumerate(plan.shards):
+        for number, entry in enumerate(plan.entries(shard), first):
+            status = {"status": "failed", "why": failed[number]} if number in failed else {"status": "done"}
+            yield {"input": number, "id": entry.id, "path": entry.path} | status
+
+
+def inputs_sha256(plan: Plan) -> str:
+    """Over the lines `SHA256 ID` of all documents in order, hex."""
+    digest = sha256()
+    for shard in range(len(plan.shards)):
+        for batch in pq.ParquetFile(plan.part(shard)).iter_batches(columns=["sha256", "id"]):
+            for row in batch.to_pylist():
+                digest.update(f"{row['sha256']} {row['id']}\n".encode())
+    return digest.hexdigest()
+
+
+def failures(folder: Path) -> list[dict[str, str]]:
+    """Path and error of each input that failed, of a finished export."""
+    with (folder / MANIFEST).open() as file:
+        lines = (json.loads(line) for line in file)
+        return [{"path": line["path"], "error": line["why"]} for line in lines if line["status"] == "failed"]
+
+
+def state(folder: Path) -> str:
+    """How far an export is. Raises InputError where none was begun."""
+    plan = Plan.open(folder)
+    there = sum(plan.part(shard).exists() for shard in range(len(plan.shards)))
+    return "finished" if (folder / HEADER).is_file() else f"{there} of {len(plan.shards)} shards done"
