@@ -64,7 +64,7 @@ class Plan:
         folder: of the export.
         options: everything that the ids depend on besides the inputs, plain values by the names of the options.
         shards: in order.
-        digest: of options and ids of inputs, hex; stands in every part.
+        digest: of the ids of all inputs and the options, PATH left out, hex; stands in every part.
     """
 
     folder: Path
@@ -79,7 +79,8 @@ class Plan:
         Raises InputError where nothing can be written.
         """
         options = json.loads(json.dumps(options))
-        shards, digest, start, number, filled = [Shard(0, 0, 0)], sha256(json.dumps(options).encode()), 0, 0, 0
+        decisive = json.dumps({name: value for name, value in options.items() if name != "PATH"})
+        shards, digest, start, number, filled = [Shard(0, 0, 0)], sha256(decisive.encode()), 0, 0, 0
         with atomic(folder / INPUTS) as temporary, temporary.open("wb") as file:
             for number, entry in enumerate(entries):
                 last = shards[-1]
