@@ -10,7 +10,7 @@ import torch
 from codeczoo import export
 from codeczoo.core.errors import CodeczooError, FormatError, InputError
 from codeczoo.core.types import StreamSpec, Tokens, TokenSpec
-from codeczoo.export import dataset, npy, parquet
+from codeczoo.export import arrow, dataset, hf, litdata, webdataset
 from codeczoo.export.batches import Prefix, Runner, in_groups, threaded, windows
 from codeczoo.export.dataset import Document
 from codeczoo.export.patterns import Flat, grid_of
@@ -27,7 +27,11 @@ PYRAMID = TokenSpec(
     ("streams",),
     (64, 64),
 )
-FORMATS = {"npy": npy.Writer, "parquet": parquet.Writer}
+FORMATS = export.FORMATS
+VICTIMS = {  # a file of each format, to be broken
+    "npy": "tokens.bin", "parquet": "part-00000.parquet", "litdata": "chunk-0-0.bin", "megatron": "tokens.idx",
+    "webdataset": "tokens-000000.tar", "hf": "data-00000-of-00001.arrow",
+}  # fmt: skip
 
 
 def sample(spec: TokenSpec, *grids: tuple[int, ...], batch: int = 1, seed: int = 0) -> Tokens:
@@ -130,7 +134,8 @@ def write(folder: Path, format_: str, documents: list[Tokens], dtype: str = "aut
     pattern = Flat(documents[0].spec, offset)
     runner = Runner(torch.nn.Linear(1, 1), "some codec", "0123456789abcdef")  # type: ignore[arg-type]
     with dataset.atomic_folder(folder) as temporary:
-        writer = FORMATS[format_](temporary, dataset.dtype_for(pattern.vocabulary.size, dtype))
+        Writer = dataset.format_module(format_).Writer
+        writer = Writer(temporary, Writer.dtype_for(pattern.vocabulary.size, dtype))
         for i, tokens in enumerate(documents):
             fit = Fit("resize", (40 + i, 30), (32, 32)) if i % 2 else None
             size, grid = tuple(tokens.size[0].tolist()), tuple(grid_of(tokens))
@@ -139,9 +144,17 @@ def write(folder: Path, format_: str, documents: list[Tokens], dtype: str = "aut
         writer.close(dataset.header_of(runner, pattern, format_))
 
 
+def several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the pieces of all formats so short that ten documents fill several."""
+    monkeypatch.setattr(arrow, "ROWS", 3)
+    monkeypatch.setattr(litdata, "BYTES", 100)
+    monkeypatch.setattr(webdataset, "DOCUMENTS", 4)
+    monkeypatch.setattr(hf, "BYTES", 500)
+
+
 @pytest.mark.parametrize("format_", FORMATS)
 def test_export_reads_back_exactly(tmp_path: Path, format_: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet, "ROWS", 3)  # several row groups
+    several_pieces(monkeypatch)
     documents = [sample(LINE, seed=i).prefix(positions=1 + i) for i in range(10)] + [sample(LINE, batch=4)]
     write(tmp_path / "out", format_, documents)
     reader = export.read(tmp_path / "out")
@@ -155,7 +168,7 @@ def test_export_reads_back_exactly(tmp_path: Path, format_: str, monkeypatch: py
         reader.ids(11)
 
 
-@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("format_", [name for name in FORMATS if name != "megatron"])
 @pytest.mark.parametrize(
     ("offset", "dtype", "stored"),
     [(0, "auto", "uint16"), (65468, "auto", "uint16"), (65469, "auto", "uint32"), (0, "int32", "int32")],
@@ -166,6 +179,15 @@ def test_auto_takes_uint16_exactly_while_every_id_fits(
     write(tmp_path / "out", format_, [sample(LINE)], dtype, offset)
     reader = export.read(tmp_path / "out")
     assert reader.header["dtype"] == str(reader.ids(0).dtype) == stored and same(reader.tokens(0), sample(LINE))
+
+
+def test_megatron_has_types_of_its_own(tmp_path: Path) -> None:
+    for offset, stored in [(0, "uint16"), (65431, "uint16"), (65432, "int32"), (70000, "int32")]:
+        write(tmp_path / str(offset), "megatron", [sample(LINE)], "auto", offset)  # 65499 + 1 ids, then 65500 + 1
+        reader = export.read(tmp_path / str(offset))
+        assert reader.header["dtype"] == stored and same(reader.tokens(0), sample(LINE))
+    with pytest.raises(InputError, match="megatron has no uint32"):
+        write(tmp_path / "out", "megatron", [sample(LINE)], "uint32")
 
 
 def test_a_type_that_is_too_small_is_refused() -> None:
@@ -218,8 +240,9 @@ def test_broken_exports_are_told(tmp_path: Path, format_: str) -> None:
     with pytest.raises(InputError, match="no export here"):
         export.read(tmp_path)
     write(tmp_path / "out", format_, [sample(LINE, seed=i) for i in range(4)])
-    victim = tmp_path / "out" / ("tokens.bin" if format_ == "npy" else "part-00000.parquet")
-    victim.write_bytes(victim.read_bytes()[:-10])
+    victim = tmp_path / "out" / VICTIMS[format_]
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(FormatError):
         export.read(tmp_path / "out")
     header = tmp_path / "out" / "header.json"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from codeczoo import export
 from codeczoo.core.errors import FormatError, InputError
 from codeczoo.core.types import StreamSpec, Tokens, TokenSpec
-from codeczoo.export import dataset, npy, parquet
+from codeczoo.export import dataset
 from codeczoo.export.batches import Runner
 from codeczoo.export.dataset import Document
 from codeczoo.export.patterns import CoarseFirst, Delay, Flat, Parallel, Pattern, grid_of, sizes_of
@@ -206,24 +206,24 @@ def test_wrong_arguments_are_told(make: Callable[[], object], message: str) -> N
         make()
 
 
-@pytest.mark.parametrize("format_", [npy, parquet])
+@pytest.mark.parametrize("format_", export.FORMATS)
 @pytest.mark.parametrize(
     "pattern", [Flat(SPEC), Parallel(SPEC, 3), Delay(SPEC, 3, [0, 2, 2], 70000), CoarseFirst(SPEC, 3)]
 )
-def test_writers_keep_rows(tmp_path: Path, format_: object, pattern: Pattern) -> None:
+def test_writers_keep_rows(tmp_path: Path, format_: str, pattern: Pattern) -> None:
     documents = [document([5 + i] * (1 + i % 2), codebooks=1 + i % 3, seed=i) for i in range(5)]
-    name = format_.__name__.rpartition(".")[2]  # type: ignore[attr-defined]
     runner = Runner(torch.nn.Linear(1, 1), "some codec", "0123456789abcdef")  # type: ignore[arg-type]
     with dataset.atomic_folder(tmp_path / "out") as folder:
-        writer = format_.Writer(folder, dataset.dtype_for(pattern.vocabulary.size))  # type: ignore[attr-defined]
+        Writer = dataset.format_module(format_).Writer
+        writer = Writer(folder, Writer.dtype_for(pattern.vocabulary.size))
         for i, tokens in enumerate(documents):
             about = Document(str(i), tuple(sizes_of(tokens)), tuple(grid_of(tokens)), None, "")
             writer.add(about, pattern.ids(tokens))
-        writer.close(dataset.header_of(runner, pattern, name))
+        writer.close(dataset.header_of(runner, pattern, format_))
     reader = export.read(tmp_path / "out")
     assert reader.header["rows"] == pattern.rows and reader.pattern.to_dict() == pattern.to_dict()
     for i, tokens in enumerate(documents):
         assert np.array_equal(reader.ids(i), pattern.ids(tokens)) and same(reader.tokens(i), tokens)
-    if format_ is npy and pattern.rows is not None:  # one table of steps over all documents, as loaders want it
+    if format_ == "npy" and pattern.rows is not None:  # one table of steps over all documents, as loaders want it
         table = np.fromfile(tmp_path / "out" / "tokens.bin", reader.header["dtype"]).reshape(-1, pattern.rows)
         assert np.array_equal(table, np.concatenate([pattern.ids(tokens) for tokens in documents], axis=1).T)

@@ -52,7 +52,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exports. Returns 1 when an input was bad."""
-    from codeczoo.export import dataset, store
+    from codeczoo.export import dataset
+
+    dataset.format_module("parquet")  # tells in one line that pyarrow is missing; the next imports would in many
+    from codeczoo.export import store
     from codeczoo.export.derive import derive
     from codeczoo.export.engines import Local
     from codeczoo.export.shard import Worker
@@ -67,13 +70,14 @@ def run(args: argparse.Namespace) -> int:
     media = common.open_media(runner, Options(args.fit, args.window))
     prefix = common.prefix_of(args, runner.codec.spec).check(runner.codec.spec)
     pattern = pattern_of(args, runner.codec.spec, prefix)
+    dtype = dataset.format_module(args.format).Writer.dtype_for(pattern.vocabulary.size, args.dtype)
     options = {
         "PATH": args.paths,
         "codec": runner.name,
         "weights_hash": runner.weights_hash,
         "prefix": asdict(prefix),
         "pattern": pattern.to_dict(),
-        "dtype": dataset.dtype_for(pattern.vocabulary.size, "auto" if derived else args.dtype),
+        "dtype": dataset.dtype_for(pattern.vocabulary.size) if derived else dtype,
         "batch": runner.batch,
         "precision": runner.precision,
         "device": runner.device.type,
@@ -88,7 +92,6 @@ def run(args: argparse.Namespace) -> int:
     report.done, report.failed = header["documents"], store.failures(folder)
     if derived:
         with dataset.atomic_folder(out, args.overwrite) as temporary:
-            dtype = dataset.dtype_for(header["vocab_size"], args.dtype)
             header = derive(dataset.read(folder), temporary, args.format, dtype)
         shutil.rmtree(folder)
     return report.finish("exported", {key: header[key] for key in ("tokens", "vocab_size", "dtype")})

@@ -1,8 +1,8 @@
 """Tokens as data sets for language models: patterns (codes <-> ids), writers, readers.
 
-    reader = codeczoo.export.read("tokens/")
-    ids = reader.ids(0)                        # integers (L,) or (K, L), as the language model sees them
-    x_hat = codec.decode(reader.tokens(0))     # exactly the tokens that were exported
+reader = codeczoo.export.read("tokens/")
+ids = reader.ids(0)                        # integers (L,) or (K, L), as the language model sees them
+x_hat = codec.decode(reader.tokens(0))     # exactly the tokens that were exported
 """
 
 from importlib import import_module
@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 __all__ = ["Reader", "read"]
 
 # Here, because the command line shows them and this module costs no import of torch.
-FORMATS = ("npy", "parquet")  # codeczoo.export.FORMAT has a Writer and a Reader
+FORMATS = (
+    "parquet",
+    "litdata",
+    "megatron",
+    "webdataset",
+    "npy",
+    "hf",
+)  # codeczoo.export.FORMAT has a Writer and a Reader
 # Classes of codeczoo.export.patterns.
 PATTERNS = ("flat", "layer-major", "frame-major", "parallel", "delay", "coarse-first")
 DTYPES = ("uint16", "uint32", "int32")

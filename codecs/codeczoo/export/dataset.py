@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 import codeczoo
 from codeczoo.core.config import build
-from codeczoo.core.errors import CodeczooError, FormatError, InputError, WeightsError
+from codeczoo.core.errors import CodeczooError, FormatError, InputError, MissingError, WeightsError
 from codeczoo.core.types import Tokens, TokenSpec
 from codeczoo.export import FORMATS
 from codeczoo.export.batches import Runner
@@ -79,7 +80,7 @@ class Writer(ABC):
 
     Args:
         folder: exists and is empty.
-        dtype: one of codeczoo.export.DTYPES, large enough for every id.
+        dtype: from `dtype_for`.
     """
 
     def __init__(self, folder: Path, dtype: str) -> None:
@@ -92,7 +93,7 @@ class Writer(ABC):
         self.documents += 1
         self.tokens += ids.size
         self._inputs.update(f"{document.sha256} {document.id}\n".encode())
-        self._add(document, ids.T.reshape(-1))  # (K, L) -> (L * K,), step by step
+        self._add(document, ids.T)
 
     def close(self, header: dict[str, Any]) -> dict[str, Any]:
         """Finishes all files; returns the header with the counts, which also stands in header.json."""
@@ -102,8 +103,14 @@ class Writer(ABC):
         (self.folder / HEADER).write_text(json.dumps(header, indent=2) + "\n")
         return header
 
+    @staticmethod
+    def dtype_for(vocab_size: int, wanted: str = "auto") -> str:
+        """As the function; formats that lack a type refuse it, or choose another."""
+        return dtype_for(vocab_size, wanted)
+
     @abstractmethod
-    def _add(self, document: Document, ids: Ids) -> None: ...
+    def _add(self, document: Document, ids: Ids) -> None:
+        """Appends ids (L,) or (L, rows): step by step."""
 
     @abstractmethod
     def _close(self, header: str) -> None: ...
@@ -239,7 +246,16 @@ def read(path: str | Path) -> Reader:
             f"{folder}: export of version {version}, format {format_}; this codeczoo reads "
             f"version {VERSION}, formats {', '.join(FORMATS)}"
         )
-    return import_module(f"codeczoo.export.{format_}").Reader(folder, header)
+    reader: Reader = format_module(format_).Reader(folder, header)
+    return reader
+
+
+def format_module(format_: str) -> ModuleType:
+    """The module with Writer and Reader of a format. Raises MissingError where a package that it needs is not there."""
+    try:
+        return import_module(f"codeczoo.export.{format_}")
+    except ModuleNotFoundError as error:
+        raise MissingError(f'format {format_} needs {error.name}: pip install "codeczoo[export]"') from None
 
 
 def document_of(sample: Sample, about: dict[str, Any] | None = None) -> Document:

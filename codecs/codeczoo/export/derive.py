@@ -1,10 +1,9 @@
 """An export in another format: its documents, written again."""
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from codeczoo.export.dataset import Reader
+from codeczoo.export.dataset import Reader, format_module
 
 
 def derive(reader: Reader, folder: Path, format_: str, dtype: str) -> dict[str, Any]:
@@ -14,9 +13,9 @@ def derive(reader: Reader, folder: Path, format_: str, dtype: str) -> dict[str, 
         reader: of the export.
         folder: exists and is empty.
         format_: one of codeczoo.export.FORMATS.
-        dtype: one of codeczoo.export.DTYPES, large enough for every id.
+        dtype: from the format's `Writer.dtype_for`.
     """
-    writer = import_module(f"codeczoo.export.{format_}").Writer(folder, dtype)
+    writer = format_module(format_).Writer(folder, dtype)
     for i in range(len(reader)):
         writer.add(reader.document(i), reader.ids(i))
     header: dict[str, Any] = writer.close(reader.header | {"format": format_})
