@@ -13,7 +13,7 @@ import yaml
 from torch import Tensor, nn
 
 import codeczoo
-from codeczoo.core.base import Codec
+from codeczoo.core.base import Autoencoder, Codec
 from codeczoo.core.config import build, resolve
 from codeczoo.core.errors import ConfigError, InputError, WeightsError, nearest
 from codeczoo.core.places import PACKAGE, shipped
@@ -54,8 +54,14 @@ def load(name_or_path: str | Path) -> Codec:
         name_or_path: shipped name, local .safetensors file, or folder that holds one.
 
     Raises:
-        InputError: nothing there. WeightsError: not a codeczoo checkpoint, or from a newer version.
+        InputError: nothing there, or a continuous autoencoder. WeightsError: not a codeczoo checkpoint, or from a
+            newer version.
     """
+    return _codec(load_autoencoder(name_or_path), str(name_or_path))
+
+
+def load_autoencoder(name_or_path: str | Path) -> Autoencoder:
+    """As `load`, also the continuous ones."""
     path = find(name_or_path)
     state, header = files.read_checkpoint(path)
     if "config" not in header:
@@ -65,14 +71,21 @@ def load(name_or_path: str | Path) -> Codec:
     return codec
 
 
-def skeleton(tree: Mapping[str, Any]) -> Codec:
+def _codec(found: Autoencoder, name: str) -> Codec:
+    if not isinstance(found, Codec):
+        what = f"{type(found).__name__} is a continuous autoencoder, a stage of codecs: it gives no tokens"
+        raise InputError(f"{name}: {what}")
+    return found
+
+
+def skeleton(tree: Mapping[str, Any]) -> Autoencoder:
     """The codec of a configuration tree in evaluation mode, its weights still to come. Raises ConfigError.
 
     The tree may come out of a stranger's file, so nothing but network modules of codeczoo is called, and Sampling.
     """
     _only_modules(tree, "codec")
     codec = build(tree)
-    if not isinstance(codec, Codec):
+    if not isinstance(codec, Autoencoder):
         raise ConfigError(f"{tree.get('_target_')} is not a codec")
     return codec.eval()
 
@@ -90,7 +103,7 @@ def _only_modules(tree: Any, where: str) -> None:
             _only_modules(value, f"{where}[{i}]")
 
 
-def save(path: str | Path, codec: Codec, recipe: str = "", extra: Mapping[str, Any] | None = None) -> None:
+def save(path: str | Path, codec: Autoencoder, recipe: str = "", extra: Mapping[str, Any] | None = None) -> None:
     """Writes a checkpoint that `load` opens; the file appears whole or not at all.
 
     Args:
@@ -117,7 +130,7 @@ def save(path: str | Path, codec: Codec, recipe: str = "", extra: Mapping[str, A
     files.write_checkpoint(Path(path), codec.state_dict(), header)
 
 
-def weights_hash(codec: Codec) -> str:
+def weights_hash(codec: Autoencoder) -> str:
     """16 hex digits that tell these weights from any others."""
     return files.state_hash(codec.state_dict())
 
@@ -142,9 +155,16 @@ def from_original(
         text_tower: folder of a CLIP text tower, for TA-TiTok.
 
     Raises:
-        InputError: unknown system, missing file. ConfigError: a configuration it does not know.
-        WeightsError: tensors left over or missing.
+        InputError: unknown system, missing file, a continuous autoencoder. ConfigError: a configuration it does not
+            know. WeightsError: tensors left over or missing.
     """
+    return _codec(original(system, weights, config, text_tower), system)
+
+
+def original(
+    system: str, weights: str | Path, config: str | Path | Mapping[str, Any], text_tower: str | None = None
+) -> Autoencoder:
+    """As `from_original`, also the continuous ones."""
     module = _system(system)
     config = read_config(config)
     codec = original_skeleton(module, config)
@@ -174,7 +194,7 @@ def read_config(config: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
         raise ConfigError(f"{config}: neither JSON nor YAML ({' '.join(str(error).split())})") from None
 
 
-def original_skeleton(module: ModuleType, config: Mapping[str, Any]) -> Codec:
+def original_skeleton(module: ModuleType, config: Mapping[str, Any]) -> Autoencoder:
     """The codec that the authors' configuration describes, its weights still to come."""
     with _complaining_of(module):
         return skeleton(module.original_tree(config))
@@ -196,7 +216,7 @@ def _complaining_of(module: ModuleType) -> Iterator[None]:
         raise ConfigError(f"this configuration lacks {error}, which {module.__name__} wants") from None
 
 
-def _attach_text_tower(codec: Codec, path: str) -> None:
+def _attach_text_tower(codec: Autoencoder, path: str) -> None:
     """Keeps the empty caption's features in the codec, so that it decodes later without the tower."""
     from codeczoo.backbones.text import CLIPText, EmptyText
     from codeczoo.image.tatitok import TATiTok

@@ -125,6 +125,7 @@ class WindowedCodec(WaveformCodec):
         gains = x.mean(1).square().mean(1).sqrt()[:, None, None] + EPSILON
         found = super().forward(x / gains, pixels=pixels)
         found.x_hat = None if found.x_hat is None else found.x_hat * gains
+        assert found.tokens is not None
         found.tokens = replace(found.tokens, gains=gains[:, :, 0])
         return found
 

@@ -1,6 +1,9 @@
 """The convolutional encoder and decoder of Cosmos image tokenizers, between Haar wavelet patches.
 
-Source: Cosmos-Tokenizer (arXiv 2501.03575, github.com/NVIDIA/Cosmos-Tokenizer, Apache-2.0).
+With patches of one pixel they are those of the KL autoencoders of latent diffusion.
+
+Source: Cosmos-Tokenizer (arXiv 2501.03575, github.com/NVIDIA/Cosmos-Tokenizer, Apache-2.0); latent diffusion
+(arXiv 2112.10752).
 """
 
 from collections.abc import Sequence
@@ -12,22 +15,25 @@ from codeczoo.core.errors import ConfigError
 from codeczoo.nn.conv2d import Conv2d
 from codeczoo.nn.haar import HaarPatches, HaarPixels
 
+GROUPS = 32  # of channels that are normalised together
 
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(32, channels, eps=1e-6)
+
+def _norm(channels: int, groups: int) -> nn.GroupNorm:
+    return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
 class ResBlock(nn.Module):
     """Two 3x3 convolutions around a shortcut.
 
     Args:
-        inputs, outputs: channels, multiples of 32.
+        inputs, outputs: channels, multiples of `groups`.
+        groups: of the norms.
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, groups: int = GROUPS) -> None:
         super().__init__()
-        self.norm1, self.conv1 = _norm(inputs), nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm2, self.conv2 = _norm(outputs), nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.norm1, self.conv1 = _norm(inputs, groups), nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm2, self.conv2 = _norm(outputs, groups), nn.Conv2d(outputs, outputs, 3, padding=1)
         self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,12 +46,13 @@ class Attention(nn.Module):
     """x + attention of every position to all, one head.
 
     Args:
-        channels: a multiple of 32.
+        channels: a multiple of `groups`.
+        groups: of the norm.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, groups: int = GROUPS) -> None:
         super().__init__()
-        self.norm = _norm(channels)
+        self.norm = _norm(channels, groups)
         self.q, self.k, self.v, self.out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,13 +101,16 @@ class Stage(nn.Module):
         n_blocks: residual blocks.
         attention: whether attention follows each.
         resize: Down, Up or Identity.
+        groups: of the norms.
     """
 
-    def __init__(self, inputs: int, outputs: int, n_blocks: int, attention: bool, resize: nn.Module) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, n_blocks: int, attention: bool, resize: nn.Module, groups: int = GROUPS
+    ) -> None:
         super().__init__()
         sizes = [inputs] + [outputs] * (n_blocks - 1)
-        self.blocks = nn.ModuleList(ResBlock(size, outputs) for size in sizes)
-        self.attentions = nn.ModuleList(Attention(outputs) if attention else nn.Identity() for _ in sizes)
+        self.blocks = nn.ModuleList(ResBlock(size, outputs, groups) for size in sizes)
+        self.attentions = nn.ModuleList(Attention(outputs, groups) if attention else nn.Identity() for _ in sizes)
         self.resize = resize
 
     def forward(self, x: Tensor) -> Tensor:
@@ -110,8 +120,9 @@ class Stage(nn.Module):
         return self.resize(x)
 
 
-def _middle(channels: int) -> nn.Sequential:
-    return nn.Sequential(ResBlock(channels, channels), Attention(channels), ResBlock(channels, channels))
+def _middle(channels: int, groups: int) -> nn.Sequential:
+    first, second = (ResBlock(channels, channels, groups) for _ in range(2))
+    return nn.Sequential(first, Attention(channels, groups), second)
 
 
 class Encoder(nn.Module):
@@ -126,6 +137,7 @@ class Encoder(nn.Module):
         hidden: channels in front of the last 1x1 convolution.
         dim: D, latent channels.
         attention: numbers of the stages with attention, stage 0 the largest.
+        groups: of the norms; channels are multiples of it.
 
     Raises:
         ConfigError: more changes of size than stages.
@@ -133,7 +145,7 @@ class Encoder(nn.Module):
 
     def __init__(
         self, patch: int, width: int, multipliers: Sequence[int], n_blocks: int, n_resize: int, hidden: int, dim: int,
-        attention: Sequence[int] = (),
+        attention: Sequence[int] = (), groups: int = GROUPS,
     ) -> None:
         super().__init__()
         _check(n_resize, multipliers)
@@ -142,11 +154,11 @@ class Encoder(nn.Module):
         self.patches = HaarPatches(patch)
         self.conv_in = nn.Conv2d(3 * patch**2, width, 3, padding=1)
         self.stages = nn.ModuleList(
-            Stage(before, after, n_blocks, i in attention, Down(after) if i < n_resize else nn.Identity())
+            Stage(before, after, n_blocks, i in attention, Down(after) if i < n_resize else nn.Identity(), groups)
             for i, (before, after) in enumerate(zip([width, *widths], widths, strict=False))
         )
-        self.middle = _middle(widths[-1])
-        self.norm_out, self.conv_out = _norm(widths[-1]), nn.Conv2d(widths[-1], hidden, 3, padding=1)
+        self.middle = _middle(widths[-1], groups)
+        self.norm_out, self.conv_out = _norm(widths[-1], groups), nn.Conv2d(widths[-1], hidden, 3, padding=1)
         self.project = nn.Conv2d(hidden, dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -165,7 +177,7 @@ class Decoder(nn.Module):
 
     def __init__(
         self, patch: int, width: int, multipliers: Sequence[int], n_blocks: int, n_resize: int, hidden: int, dim: int,
-        attention: Sequence[int] = (),
+        attention: Sequence[int] = (), groups: int = GROUPS,
     ) -> None:
         super().__init__()
         _check(n_resize, multipliers)
@@ -173,13 +185,13 @@ class Decoder(nn.Module):
         widths = [width * m for m in multipliers]
         self.project = nn.Conv2d(dim, hidden, 1)
         self.conv_in = nn.Conv2d(hidden, widths[-1], 3, padding=1)
-        self.middle = _middle(widths[-1])
+        self.middle = _middle(widths[-1], groups)
         smallest = len(widths) - n_resize
         self.stages = nn.ModuleList(
-            Stage(before, after, n_blocks + 1, i in attention, Up(after) if i >= smallest else nn.Identity())
+            Stage(before, after, n_blocks + 1, i in attention, Up(after) if i >= smallest else nn.Identity(), groups)
             for i, (before, after) in enumerate(zip([*widths[1:], widths[-1]], widths, strict=True))
         )
-        self.norm_out, self.conv_out = _norm(widths[0]), nn.Conv2d(widths[0], 3 * patch**2, 3, padding=1)
+        self.norm_out, self.conv_out = _norm(widths[0], groups), nn.Conv2d(widths[0], 3 * patch**2, 3, padding=1)
         self.pixels = HaarPixels(patch)
 
     def forward(self, z: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from codeczoo import zoo
 
     output = Path(args.output)
-    codec = zoo.from_original(args.system, args.weights, args.config, args.text_tower)
+    codec = zoo.original(args.system, args.weights, args.config, args.text_tower)
     zoo.save(output, codec, extra={"imported": args.system})
     common.say(f"{output}: {type(codec).__name__}, weights {zoo.weights_hash(codec)}")
     return 0

@@ -1,4 +1,4 @@
-"""The three contracts: Quantizer, Codec, Adversary."""
+"""The contracts: Quantizer, Autoencoder and Codec, Adversary."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -59,11 +59,13 @@ class Quantizer(nn.Module, ABC, Generic[Codes, Latents]):
         """codes int64 (B, K, *S) to z (B, D, *S)."""
 
 
-class Codec(nn.Module, ABC):
-    """Media to tokens and back. Knows nothing of trainers, configurations or files.
+class Autoencoder(nn.Module, ABC):
+    """Media to latents and back: what the engine trains. Knows nothing of trainers, configurations or files.
+
+    One that is no Codec is continuous: it gives no tokens, its spec has no streams, and it is a stage of codecs.
 
     Attributes:
-        spec: static description of the tokens.
+        spec: static description of the media and the tokens.
         config: the configuration tree it was built from (`core.config.build` sets it); None when built by hand.
         sampling: how `decode` samples, to be replaced at will; None: it samples nothing.
     """
@@ -71,16 +73,6 @@ class Codec(nn.Module, ABC):
     spec: TokenSpec
     config: dict[str, Any] | None = None
     sampling: Sampling | None = None
-
-    @abstractmethod
-    def encode(
-        self, x: Tensor, *, n_positions: int | None = None, n_codebooks: int | None = None, n_streams: int | None = None
-    ) -> Tokens:
-        """x to Tokens, optionally only a prefix. Raises InputError for a wrong shape or a prefix it cannot decode."""
-
-    @abstractmethod
-    def decode(self, tokens: Tokens) -> Tensor:
-        """Tokens, or any allowed prefix of them, to x_hat in the range of x, clamped."""
 
     @abstractmethod
     def forward(self, x: Tensor, *, pixels: bool = True) -> Reconstruction:
@@ -100,6 +92,20 @@ class Codec(nn.Module, ABC):
             dtype = str(x.dtype).removeprefix("torch.")
             name = type(self).__name__
             raise InputError(f"{name} takes float {shape} {self.spec.media}s, got {dtype} {tuple(x.shape)}")
+
+
+class Codec(Autoencoder):
+    """Media to tokens and back."""
+
+    @abstractmethod
+    def encode(
+        self, x: Tensor, *, n_positions: int | None = None, n_codebooks: int | None = None, n_streams: int | None = None
+    ) -> Tokens:
+        """x to Tokens, optionally only a prefix. Raises InputError for a wrong shape or a prefix it cannot decode."""
+
+    @abstractmethod
+    def decode(self, tokens: Tokens) -> Tensor:
+        """Tokens, or any allowed prefix of them, to x_hat in the range of x, clamped."""
 
     def tokens(self, streams: Sequence[Tensor], x: Tensor) -> Tokens:
         """Tokens for the codes of the batch x."""

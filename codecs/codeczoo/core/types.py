@@ -52,7 +52,7 @@ class TokenSpec:
     Args:
         media: what the codec takes.
         unit: what `rate` of the streams counts: per "image" (fixed-size codecs), "pixel" or "second".
-        streams: the grids of codes, coarse to fine.
+        streams: the grids of codes, coarse to fine; none of a continuous autoencoder.
         prefixes: which truncations still decode: fewer "positions", fewer "codebooks", fewer "streams".
         input_size: the one size the codec takes, (H, W) for images; None when any size will do.
         sample_rate: of the audio the codec takes, Hz; None for images and video.
@@ -287,7 +287,7 @@ class Reconstruction:
     """What a codec's forward returns, for training.
 
     Args:
-        tokens: of the batch.
+        tokens: of the batch; None of a continuous autoencoder.
         x_hat: as x; None when the objective reads no media (`forward(..., pixels=False)`).
         losses: unweighted scalars by name, from the quantizer or the codec itself.
         logits: (B, V, *S) where the decoder predicts the codes of another tokenizer (TiTok stage 1), else None.
@@ -295,7 +295,7 @@ class Reconstruction:
             through the codec's own projection to the teacher's D; else None.
     """
 
-    tokens: Tokens
+    tokens: Tokens | None
     x_hat: Tensor | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
     logits: Tensor | None = None

@@ -71,7 +71,8 @@ class WarmStart:
     Args:
         path: checkpoint file, folder or shipped name.
         prefixes: parts to take, {name in the checkpoint: name in the codec}, for instance
-            {decoder: head.decoder}. None takes all of it, and both must then have the same tensors.
+            {decoder: head.decoder}; "" is all of a side. None takes all of it, and both must then have the same
+            tensors.
     """
 
     def __init__(self, path: str, prefixes: dict[str, str] | None = None) -> None:
@@ -84,7 +85,7 @@ class WarmStart:
             InputError: no such checkpoint.
             WeightsError: a tensor is missing on either side or has another shape.
         """
-        source, wanted = zoo.load(self.path).state_dict(), codec.state_dict()
+        source, wanted = zoo.load_autoencoder(self.path).state_dict(), codec.state_dict()
         taken = source if self.prefixes is None else self._renamed(source)
         targets = [""] if self.prefixes is None else list(self.prefixes.values())
         missing = [name for name in wanted if name not in taken and any(_below(name, t) for t in targets)]
@@ -97,7 +98,10 @@ class WarmStart:
     def _renamed(self, source: dict[str, Tensor]) -> dict[str, Tensor]:
         taken: dict[str, Tensor] = {}
         for old, new in (self.prefixes or {}).items():
-            part = {new + name[len(old):]: value for name, value in source.items() if _below(name, old)}
+            part = {
+                ".".join(filter(None, (new, name[len(old):].lstrip(".")))): value
+                for name, value in source.items() if _below(name, old)
+            }
             if not part:
                 raise WeightsError(f"warm start from {self.path}: it has no '{old}'; {nearest(old, _parts(source))}")
             taken |= part

@@ -70,15 +70,16 @@ class Recorder(Callback):
         """Counts; writes when it is time."""
         assert isinstance(pl_module, CodecTask) and self._use is not None
         self._samples += len(batch["x"])
-        codes = tuple(outputs["codes"])
-        self._use.update(Tokens(pl_module.codec.spec, codes, torch.zeros(len(batch["x"]), 0)))
+        if codes := tuple(outputs["codes"]):
+            self._use.update(Tokens(pl_module.codec.spec, codes, torch.zeros(len(batch["x"]), 0)))
         stepped = pl_module.batches % pl_module.accumulate == 0
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if stepped and trainer.global_step % every == 0 and trainer.is_global_zero:
             uses = self._use.result()
             numbers = {name: float(value) for name, value in outputs["values"].items()}  # waits for the device
             numbers["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
-            numbers["codebook_use"] = sum(u.share for u in uses) / len(uses)
+            if uses:
+                numbers["codebook_use"] = sum(u.share for u in uses) / len(uses)
             self._write(trainer, {f"train/{k}": v for k, v in (numbers | self._speed(trainer.world_size)).items()})
             self._use.reset()
             self._restart_clock()

@@ -6,7 +6,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
-from codeczoo.core.base import Codec, Quantizer
+from codeczoo.core.base import Autoencoder, Codec, Quantizer
 from codeczoo.core.config import build
 from codeczoo.core.errors import ConfigError
 from codeczoo.quantizers.vq import VQ
@@ -24,7 +24,7 @@ class ShardedStrategy(ModelParallelStrategy):
         super().setup_environment()
 
 
-def shard(codec: Codec, mesh: DeviceMesh) -> None:
+def shard(codec: Autoencoder, mesh: DeviceMesh) -> None:
     """Spreads the codec over `mesh`: each block of a list of blocks by itself, then the rest.
 
     Raises:
@@ -41,23 +41,23 @@ def shard(codec: Codec, mesh: DeviceMesh) -> None:
             if type(block).forward is not nn.Module.forward and not isinstance(block, Quantizer):
                 fully_shard(block, mesh=mesh)
     fully_shard(codec, mesh=mesh)
-    for method in ("encode", "decode"):
+    for method in ("encode", "decode") if isinstance(codec, Codec) else ():
         register_fsdp_forward_method(codec, method)
 
 
-def forget_gathered(codec: Codec) -> None:
+def forget_gathered(codec: Autoencoder) -> None:
     """Frees what forward passes gathered of a sharded codec, so that the next one sees its present weights."""
     for module in codec.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
 
 
-def whole(codec: Codec) -> Codec:
+def whole(codec: Autoencoder) -> Autoencoder:
     """The codec itself, or its copy in one piece when it is sharded. Every rank must call it."""
     state: dict[str, Tensor] = codec.state_dict()
     if not any(isinstance(value, DTensor) for value in state.values()):
         return codec
     full = {name: v.full_tensor().cpu() if isinstance(v, DTensor) else v.cpu() for name, v in state.items()}
-    copy: Codec = build(codec.config)
+    copy: Autoencoder = build(codec.config)
     copy.load_state_dict(full)
     return copy

@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from codeczoo.core.base import Codec
+from codeczoo.core.base import Autoencoder
 from codeczoo.core.errors import ConfigError
 from codeczoo.core.types import Reconstruction
 from codeczoo.engine import parts
@@ -52,7 +52,7 @@ class CodecTask(LightningModule):
 
     def __init__(
         self,
-        codec: Codec,
+        codec: Autoencoder,
         objective: Objective,
         optimizer: OptimizerFactory,
         schedule: ScheduleFactory,
@@ -142,7 +142,8 @@ class CodecTask(LightningModule):
         if stepping:
             self.step(learning)
         self.batches += 1
-        return {"values": values | self._pixel_error(x, reconstruction), "codes": reconstruction.tokens.streams}
+        codes = () if reconstruction.tokens is None else reconstruction.tokens.streams
+        return {"values": values | self._pixel_error(x, reconstruction), "codes": codes}
 
     @property
     def media(self) -> list[str]:

@@ -2,13 +2,13 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
 
-from codeczoo.core.base import Codec
+from codeczoo.core.base import Autoencoder, Codec
 from codeczoo.core.errors import ConfigError
 from codeczoo.core.types import Prefix, Tokens, TokenSpec
 from codeczoo.metrics.codebook import CodebookUse
@@ -59,13 +59,13 @@ class Validation(nn.Module, ABC):
         super().__init__()
         if not shares or list(shares) != sorted(set(shares)) or shares[0] <= 0 or shares[-1] != 1:
             raise ConfigError(f"validation.shares must rise within 0..1 and end with 1, got {list(shares)}")
-        stream = spec.streams[0]
-        full = {"positions": stream.shape[0], "codebooks": len(stream.vocab_sizes), "streams": len(spec.streams)}
-        most = full[self.prefix] if self.prefix in spec.prefixes else None
         self.lengths: list[int | None] = [None]  # None: all there is
-        if most is not None:
-            shorter = dict.fromkeys(max(1, round(most * share)) for share in shares[:-1])
-            self.lengths = [*(n for n in shorter if n < most), None]
+        if self.prefix in spec.prefixes:
+            stream = spec.streams[0]
+            full = {"positions": stream.shape[0], "codebooks": len(stream.vocab_sizes), "streams": len(spec.streams)}
+            if (most := full[self.prefix]) is not None:
+                shorter = dict.fromkeys(max(1, round(most * share)) for share in shares[:-1])
+                self.lengths = [*(n for n in shorter if n < most), None]
         self.shown = shown
         self.use = CodebookUse(spec)
         # Sum and count of each measure at each length; clips without a value (NaN) do not count.
@@ -85,15 +85,11 @@ class Validation(nn.Module, ABC):
         return []
 
     @torch.no_grad()
-    def measure(self, codec: Codec, batch: Mapping[str, Any]) -> None:
+    def measure(self, codec: Autoencoder, batch: Mapping[str, Any]) -> None:
         """Adds one batch, "x" and whatever else the codec encodes and decodes with."""
         x, lengths = batch["x"], batch.get("lengths")
-        tokens = codec.encode(**wanted(codec.encode, batch))
-        given = wanted(codec.decode, batch)
-        self.use.update(tokens)
         versions = [x]
-        for row, length in zip(self.sums, self.lengths, strict=True):
-            x_hat = codec.decode(self.part(tokens, length), **given).float()
+        for row, x_hat in zip(self.sums, self.reconstructions(codec, batch), strict=True):
             found = torch.stack(self.compare(x, x_hat, lengths)).to(row)  # (measures, B)
             row += torch.stack([found.nansum(1), (~found.isnan()).sum(1)], 1)
             versions.append(x_hat)
@@ -101,6 +97,18 @@ class Validation(nn.Module, ABC):
         sizes = [x.shape[2]] * len(x) if lengths is None else lengths.tolist()  # of time; pictures stay as they are
         together = zip(torch.stack(versions, 1)[:more], sizes, strict=False)
         self.samples += [sample[:, :, :size].cpu() for sample, size in together]
+
+    def reconstructions(self, codec: Autoencoder, batch: Mapping[str, Any]) -> Iterator[Tensor]:
+        """x_hat, float32, at each of the lengths. Counts the codes."""
+        if not isinstance(codec, Codec):
+            x_hat = codec(**wanted(codec.forward, batch)).x_hat
+            yield x_hat.float().clamp(0, 1)
+            return
+        tokens = codec.encode(**wanted(codec.encode, batch))
+        given = wanted(codec.decode, batch)
+        self.use.update(tokens)
+        for length in self.lengths:
+            yield codec.decode(self.part(tokens, length), **given).float()
 
     def part(self, tokens: Tokens, length: int | None) -> Tokens:
         """A prefix of the tokens; None: all."""
@@ -116,8 +124,9 @@ class Validation(nn.Module, ABC):
             suffix = "" if length is None else f"_{length}"
             found |= {f"{n}{suffix}": s / max(count, 1) for n, (s, count) in zip(self.measures, row, strict=True)}
         uses = self.use.result()
-        found["codebook_use"] = sum(u.share for u in uses) / len(uses)
-        found["perplexity"] = sum(u.perplexity for u in uses) / len(uses)
+        if uses:
+            found["codebook_use"] = sum(u.share for u in uses) / len(uses)
+            found["perplexity"] = sum(u.perplexity for u in uses) / len(uses)
         self.sums.zero_()
         self.use.reset()
         return found

@@ -8,6 +8,12 @@ from codeczoo.core.errors import ConfigError
 from codeczoo.core.types import Reconstruction, StreamSpec, Tokens, TokenSpec
 
 
+def padded(x: Tensor, stride: int) -> Tensor:
+    """x (B, 3, H, W) with its last row and column repeated up to multiples of the stride."""
+    bottom, right = (-side % stride for side in x.shape[2:])
+    return F.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x
+
+
 class GridCodec(Codec):
     """An encoder, a quantizer, a decoder.
 
@@ -33,14 +39,9 @@ class GridCodec(Codec):
         stream = StreamSpec(quantizer.vocab_sizes, ("row", "column"), (None, None), rate=stride**-2)
         self.spec = TokenSpec("image", "pixel", (stream,))
 
-    def pad(self, x: Tensor) -> Tensor:
-        """x (B, 3, H, W) with its last row and column repeated up to multiples of the stride."""
-        bottom, right = (-side % self.stride for side in x.shape[2:])
-        return F.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x
-
     def latents(self, x: Tensor) -> Tensor:
         """x (B, 3, H, W) in [0, 1] to latents (B, D, ceil(H/stride), ceil(W/stride))."""
-        return self.encoder(self.pad(x))
+        return self.encoder(padded(x, self.stride))
 
     def encode(
         self, x: Tensor, *, n_positions: int | None = None, n_codebooks: int | None = None, n_streams: int | None = None

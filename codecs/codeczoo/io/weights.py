@@ -138,7 +138,7 @@ def map_keys(
 
     Raises:
         WeightsError: a tensor without a place, a place without a tensor, or a shape that does not fit (but for trailing
-            1s: a 1x1 convolution is a linear layer here).
+            1s: a 1x1 convolution may be a linear layer here, or the other way round).
     """
     places: dict[str, str] = {}
     for key, shape in found.items():
@@ -159,8 +159,8 @@ def map_keys(
 
 
 def _fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    extra = len(found) - len(wanted)
-    return extra >= 0 and found == wanted + (1,) * extra
+    short, long = sorted((found, wanted), key=len)
+    return long == short + (1,) * (len(long) - len(short))
 
 
 def load_original(codec: nn.Module, state: Mapping[str, Tensor], renames: Renames, unused: Sequence[str]) -> None:
