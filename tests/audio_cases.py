@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import nn
 
 import codeczoo
 from codeczoo.nn.conv1d import Conv1d
@@ -67,6 +68,17 @@ def mimi(fill: bool = True) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def vocos(causal: bool = True) -> dict[str, Any]:
+    half = {"dim": 12, "width": 64, "hidden": 96, "layers": 2, "n_fft": 72, "hop": 24, "causal": causal}
+    return {
+        "_target_": "codeczoo.audio.vocos.VocosCodec",
+        "encoder": {"_target_": "codeczoo.backbones.vocos.Encoder", **half},
+        "quantizer": rvq(),
+        "decoder": {"_target_": "codeczoo.backbones.vocos.Decoder", **half},
+        "sample_rate": 2400,
+    }
+
+
 def windowed(channels: int = 2) -> dict[str, Any]:
     tree = encodec(norm="time_group_norm", channels=channels)
     return tree | {"_target_": "codeczoo.audio.windowed.WindowedCodec", "window": 500, "step": 480}
@@ -82,6 +94,8 @@ STREAMING = {
     "dac, plain weights": dac(norm="none"),
     "mimi": mimi(),
     "mimi, not filled": mimi(fill=False),
+    "vocos causal": vocos(),
+    "vocos look-ahead": vocos(False),
 }
 CAUSAL = ("encodec causal reflect", "encodec causal zeros", "encodec causal replicate", "mimi", "mimi, not filled")
 WHOLE = {
@@ -105,7 +119,7 @@ def build(name: str, seed: int = 0) -> Any:
             if key.endswith("codebook"):
                 value.copy_(torch.randn_like(value) * 0.3)
         x = signal(codec.spec.channels, 480)
-        last = [part for part in codec.encoder.modules() if isinstance(part, Conv1d)][-1]
+        last = [part for part in codec.encoder.modules() if isinstance(part, Conv1d | nn.Linear)][-1]
         (last.weight_g if hasattr(last, "weight_g") else last.weight).mul_(0.5 / codec.latents(x)[0].std(2).mean())
         if last.bias is not None:
             last.bias.sub_(codec.latents(x)[0].mean((0, 2)))

@@ -15,7 +15,7 @@ from codeczoo.core.errors import ConfigError, InputError, MissingError, WeightsE
 from codeczoo.core.types import Reconstruction, StreamSpec, Tokens, TokenSpec
 from codeczoo.losses.base import MediaTerm
 from codeczoo.losses.distill import CosineDistillation, DimensionDistillation, TimeDistillation
-from codeczoo.losses.spectral import SpectralL1, SpectralL1L2
+from codeczoo.losses.spectral import ComplexL1, SpectralL1, SpectralL1L2
 from codeczoo.losses.teachers import Pooled, Teacher, TorchaudioTeacher, TransformersTeacher
 from codeczoo.nn.spectrogram import STFT, MelSpectrogram, Spectrogram, filters_of, hann, mel_spectrograms, spectrograms
 
@@ -23,7 +23,7 @@ torchaudio = pytest.importorskip("torchaudio", reason="torchaudio is not install
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "objective"
 SPEC = TokenSpec("audio", "second", (StreamSpec((5,), ("time",), (None,), 50.0),), sample_rate=16000, channels=1)
-PLAIN = ["audio_plain", "encodec", "dac", "wavtokenizer"]
+PLAIN = ["audio_plain", "encodec", "dac", "wavtokenizer", "audio_phase.mel", "audio_phase.complex"]
 
 
 def made(x_hat: Tensor | None = None, features: Tensor | None = None) -> Reconstruction:
@@ -32,9 +32,10 @@ def made(x_hat: Tensor | None = None, features: Tensor | None = None) -> Reconst
 
 
 def terms(name: str) -> dict[str, Any]:
-    """The terms of an objective of conf/ that compare spectra."""
+    """The terms of an objective of conf/ that compare spectra, or the one that is named behind a dot."""
+    name, _, only = name.partition(".")
     tree = yaml.safe_load((CONF / f"{name}.yaml").read_text())["terms"]
-    return {k: codeczoo.build(v) for k, v in tree.items() if "spectra" in v}
+    return {k: codeczoo.build(v) for k, v in tree.items() if {"spectra", "transforms"} & {*v} and only in ("", k)}
 
 
 # --- spectra ---------------------------------------------------------------------------------------------------------
@@ -207,7 +208,8 @@ def test_a_real_clip_gets_farther_the_more_is_taken_from_it(data_root: Path) -> 
         pytest.skip(f"no audio below {data_root}/audio/val")
     data, rate = soundfile.read(files[0], dtype="float32", always_2d=True, frames=48000)
     x = torch.from_numpy(data.T.copy())[None, :1]
-    for term in (t for name in ("encodec", "dac", "wavtokenizer", "audio_plain") for t in terms(name).values()):
+    names = ("encodec", "dac", "wavtokenizer", "audio_plain", "audio_phase.mel")  # the filters turn phases
+    for term in (t for name in names for t in terms(name).values()):
         values = [0.0]
         for cutoff in (0.3, 0.15, 0.05):  # of the sample rate
             x_hat = torchaudio.functional.lowpass_biquad(x, rate, cutoff * rate)
@@ -216,6 +218,22 @@ def test_a_real_clip_gets_farther_the_more_is_taken_from_it(data_root: Path) -> 
             values.append(term(x, made(x_hat)).item())
         values.append(term(x, made(torch.zeros_like(x))).item())
         assert values == sorted(values) and values[1] > 0, values
+
+
+def test_complex_spectra_by_hand_see_phases() -> None:
+    x = torch.randn(1, 1, 4096)
+    stft = STFT(256, 64)
+    wanted, found = (
+        z * (z.abs() + 1e-9).pow(-0.5) for z in (stft.transform(x) / 16, stft.transform(-2 * x) / 16)
+    )
+    term = ComplexL1([stft, stft], power=0.5, floor=1e-7)
+    assert term(x, made(-2 * x)).item() == pytest.approx(2 * (found - wanted).abs().mean().item(), rel=1e-4)
+    quiet, loud = ComplexL1([stft], 0.3), ComplexL1([stft], 1.0)
+    ratios = [t(0.01 * x, made(-0.01 * x)).item() / t(x, made(-x)).item() for t in (loud, quiet)]
+    assert ratios[0] < 0.02 < 0.2 < ratios[1]
+    for transforms, power in (([], 0.5), ([stft], 0.0), ([stft], 1.5)):
+        with pytest.raises(ConfigError, match="0 < power <= 1"):
+            ComplexL1(transforms, power)
 
 
 # --- distillation ----------------------------------------------------------------------------------------------------

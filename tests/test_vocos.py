@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from codeczoo.backbones.vocos import AdaLayerNorm, Decoder, GlobalContext, LayerNorm
+from codeczoo.backbones.vocos import AdaLayerNorm, Decoder, Encoder, GlobalContext, LayerNorm
 from codeczoo.core.errors import ConfigError, InputError
 from codeczoo.nn.istft import ISTFTHead
+from codeczoo.nn.spectra import Spectra
 from codeczoo.nn.stream import Chain, Layer
 
 HEADS = [(16, 4, "same"), (16, 4, "center"), (20, 8, "same"), (18, 4, "same"), (12, 5, "center"), (16, 8, "center")]
@@ -174,3 +175,44 @@ def test_what_cannot_be_is_refused() -> None:
         AdaLayerNorm(8, 4, 4)
     with pytest.raises(ConfigError, match="32 must divide"):
         GlobalContext(48)
+
+
+# --- the encoder ---
+
+
+def by_windows(x: Tensor, n_fft: int, hop: int) -> Tensor:
+    """Spectra of zero-padded windows, one by one."""
+    side, frames = (n_fft - hop) // 2, -(-x.shape[2] // hop)
+    padded = F.pad(x[0, 0], (side, side + frames * hop - x.shape[2]))
+    window, found = torch.hann_window(n_fft), []
+    for t in range(frames):
+        s = torch.fft.rfft(padded[t * hop : t * hop + n_fft] * window) / (n_fft / 2) ** 0.5
+        size = s.abs().clamp(min=1e-5)
+        found.append(torch.cat([s.real / size**0.7, s.imag / size**0.7, 0.3 * size.log()]))
+    return torch.stack(found, 1)[None]
+
+
+@pytest.mark.parametrize(("n_fft", "hop"), [(16, 4), (12, 12), (18, 6)])
+def test_spectra_are_those_of_windows(n_fft: int, hop: int) -> None:
+    for samples in (1, hop, 3 * hop + 1, 50):
+        x = torch.randn(1, 1, samples)
+        torch.testing.assert_close(Spectra(n_fft, hop)(x), by_windows(x, n_fft, hop), rtol=1e-4, atol=1e-5)
+
+
+def test_white_noise_has_spectra_of_about_one_at_any_window() -> None:
+    for n_fft in (64, 1024):
+        log_size = Spectra(n_fft, n_fft // 4)(torch.randn(1, 1, 1 << 16))[:, -(n_fft // 2 + 1) :] / 0.3
+        assert abs(log_size[:, 1:-1, 8:-8].exp().square().mean().sqrt() - 0.87) < 0.02  # sqrt(3/4): a Hann window's
+
+
+def test_the_encoder_sees_the_window_of_a_frame_and_the_past() -> None:
+    encoder = Encoder(6, 32, 48, 2, 72, 24, causal=True)
+    x = torch.randn(1, 1, 480, requires_grad=True)
+    (seen,) = torch.autograd.grad(encoder(x)[0, :, 10].square().sum(), x)
+    assert seen[0, 0].nonzero().max() == 10 * 24 - 24 + 72 - 1  # the window's last sample
+
+
+def test_spectra_that_make_no_sense_are_refused() -> None:
+    for n_fft, hop in ((15, 4), (16, 5), (16, 17), (16, 0)):
+        with pytest.raises(ConfigError, match=f"got {n_fft} and {hop}"):
+            Spectra(n_fft, hop)

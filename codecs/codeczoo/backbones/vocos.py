@@ -1,5 +1,7 @@
 """Vocos: a decoder of ConvNeXt blocks at the rate of the latents, whose last layer tells spectra; WavTokenizer's too.
 
+The encoder, which begins with spectra as the decoder ends with them, is ours.
+
 Source: Vocos (arXiv 2306.00814, github.com/gemelo-ai/vocos, MIT); the attention in front of it is that of WavTokenizer
 (arXiv 2408.16532, github.com/jishengpeng/WavTokenizer, MIT).
 """
@@ -15,6 +17,7 @@ from codeczoo.core.errors import ConfigError
 from codeczoo.nn.conv1d import Conv1d, OverTime, Padding
 from codeczoo.nn.istft import ISTFTHead
 from codeczoo.nn.linear import linear, linear_gelu
+from codeczoo.nn.spectra import Spectra
 from codeczoo.nn.stream import Chain, Coder, Identity, Layer, Sum, before
 
 EPS = 1e-6  # of all norms
@@ -90,10 +93,13 @@ class ConvNeXt(Sum):
     Args:
         channels, hidden, gain: see Mlp.
         norm: makes a norm (..., C) for a number of channels.
+        causal: the convolution sees the past alone.
     """
 
-    def __init__(self, channels: int, hidden: int, gain: float, norm: Callable[[int], nn.Module]) -> None:
-        conv = start_small(Conv1d(channels, channels, 7, groups=channels, padding=Padding(3, 3)))
+    def __init__(
+        self, channels: int, hidden: int, gain: float, norm: Callable[[int], nn.Module], causal: bool = False
+    ) -> None:
+        conv = start_small(Conv1d(channels, channels, 7, groups=channels, padding=around(causal)))
         super().__init__([Identity(), Chain([conv, Pointwise(norm(channels), Mlp(channels, hidden, gain))])])
 
 
@@ -108,6 +114,7 @@ class Decoder(Coder):
         n_fft, hop, padding: see ISTFTHead.
         norm: makes the norms (..., C) for a number of channels.
         context: what the first convolution's outputs go through, if anything.
+        causal: convolutions see the past alone, so that a stream waits for the last windows to overlap and no longer.
     """
 
     channels = 1
@@ -115,17 +122,49 @@ class Decoder(Coder):
     def __init__(
         self, dim: int, width: int, hidden: int, layers: int, n_fft: int, hop: int,
         padding: Literal["same", "center"] = "same", norm: Callable[[int], nn.Module] = LayerNorm,
-        context: Layer | None = None,
+        context: Layer | None = None, causal: bool = False,
     ) -> None:
         super().__init__([
-            start_small(Conv1d(dim, width, 7, padding=Padding(3, 3))),
+            start_small(Conv1d(dim, width, 7, padding=around(causal))),
             context or Identity(),
             Pointwise(norm(width)),
-            Chain([ConvNeXt(width, hidden, 1 / layers, norm) for _ in range(layers)]),
+            Chain([ConvNeXt(width, hidden, 1 / layers, norm, causal) for _ in range(layers)]),
             Pointwise(LayerNorm(width)),
             ISTFTHead(width, n_fft, hop, padding),
         ])  # fmt: skip
         self.dim, self.hop = dim, hop
+
+
+class Encoder(Coder):
+    """Waveform to latents, one for hop samples: (B, 1, T) to (B, D, ceil(T / hop)).
+
+    Args:
+        dim: D.
+        width: channels of the blocks.
+        hidden: channels inside a block.
+        layers: blocks.
+        n_fft, hop: see Spectra.
+        causal: convolutions see the past alone, so that a stream waits for the window of a frame and no longer.
+    """
+
+    channels = 1
+
+    def __init__(
+        self, dim: int, width: int, hidden: int, layers: int, n_fft: int, hop: int, causal: bool = False
+    ) -> None:
+        spectra = Spectra(n_fft, hop)
+        super().__init__([
+            spectra,
+            Pointwise(nn.Linear(spectra.outputs, width), LayerNorm(width)),
+            Chain([ConvNeXt(width, hidden, 1 / layers, LayerNorm, causal) for _ in range(layers)]),
+            Pointwise(LayerNorm(width), nn.Linear(width, dim)),
+        ])  # fmt: skip
+        self.dim, self.hop = dim, hop
+
+
+def around(causal: bool) -> Padding:
+    """Of a convolution over 7 steps."""
+    return Padding(6, 0) if causal else Padding(3, 3)
 
 
 def start_small(layer: Affine) -> Affine:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from codeczoo.core.errors import ConfigError
 from codeczoo.losses.base import MediaTerm
-from codeczoo.nn.spectrogram import Spectrogram
+from codeczoo.nn.spectrogram import STFT, Spectrogram
 
 
 class Spectral(MediaTerm):
@@ -86,3 +86,40 @@ class SpectralL1L2(Spectral):
             logs = (found + self.floor).log10(), (wanted + self.floor).log10()
             total = total + F.l1_loss(found, wanted) + F.mse_loss(*logs)
         return total / (2 * len(self.spectra))
+
+
+class ComplexL1(MediaTerm):
+    """Sum over the transforms of mean |S_hat' - S'|, S' = S m^(power - 1) with the magnitudes m of the complex S.
+
+    The only term here that sees phases. The smaller the power, the more quiet frequencies count.
+    Source: compressed spectra of speech enhancement (arXiv 1811.08521), there squared and with power 0.3.
+
+    Args:
+        transforms: one or several.
+        power: that magnitudes are raised to, above 0, at most 1.
+        floor: least magnitude that is compressed as above; white noise of variance 1 has about 1.
+    """
+
+    def __init__(self, transforms: Sequence[STFT], power: float = 0.5, floor: float = 1e-3) -> None:
+        super().__init__()
+        if not transforms or not 0 < power <= 1:
+            raise ConfigError(f"ComplexL1: transforms, and 0 < power <= 1, got {len(transforms)} and {power}")
+        self.transforms, self.power, self.floor = list(transforms), power, floor
+
+    def compare(self, x: Tensor, x_hat: Tensor) -> Tensor:
+        """x, x_hat (B, C, T) to a scalar."""
+        total = x.new_zeros(())
+        for stft in self.transforms:
+            with torch.no_grad():
+                wanted = self._compressed(stft, x)
+            total = total + size(self._compressed(stft, x_hat) - wanted, self.floor).mean() - self.floor
+        return total
+
+    def _compressed(self, stft: STFT, x: Tensor) -> Tensor:
+        spectra = stft.transform(x) / stft.n_fft**0.5
+        return spectra * size(spectra, self.floor).pow(self.power - 1)
+
+
+def size(z: Tensor, floor: float) -> Tensor:
+    """sqrt(|z|^2 + floor^2) of complex z, whose slope is finite everywhere."""
+    return (z.real.square() + z.imag.square() + floor**2).sqrt()
