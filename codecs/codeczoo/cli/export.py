@@ -34,6 +34,8 @@ def add_parser(subparsers: Any) -> None:
         description="Pictures or recordings (or .cz files of the same codec) to a folder of token ids: docs/export.md.",
     )
     common.add_inputs(parser, "pictures, recordings and .cz files")
+    what = "of a manifest or data set: the column with the media or their paths"
+    parser.add_argument("--column", metavar="NAME", help=f"{what} (default: the first that looks so)")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder of the export; appears complete")
     parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument("--pattern", choices=PATTERNS, default="flat", help="order of the ids (default flat)")
@@ -82,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         "precision": runner.precision,
         "device": runner.device.type,
         "shard": args.shard,
+        "column": args.column,
         "fit": args.fit,
         "window": args.window,
     }
@@ -100,7 +103,8 @@ def run(args: argparse.Namespace) -> int:
 def plan_of(args: argparse.Namespace, folder: Path, media: "Media", options: dict[str, Any]) -> "Plan":
     """The plan that is there, with --resume, or a new one. Raises InputError where it must not be begun, or goes on."""
     from codeczoo.export.dataset import HEADER
-    from codeczoo.export.plan import PLAN, Entry, Plan
+    from codeczoo.export.inputs import inputs
+    from codeczoo.export.plan import PLAN, Plan
     from codeczoo.export.store import state
 
     if folder.exists():
@@ -112,10 +116,10 @@ def plan_of(args: argparse.Namespace, folder: Path, media: "Media", options: dic
             raise InputError(f"{folder} {how}; or choose another folder")
         if not begun and not (folder / HEADER).is_file():
             raise InputError(f"{folder} exists and is no export; it is not overwritten")
-    files = common.find_inputs(media, args.paths, (*media.SUFFIXES, *media.TOKEN_SUFFIXES))
     if folder.exists():
         shutil.rmtree(folder)
-    return Plan.freeze(folder, map(Entry.of, files), options, args.shard)
+    files = inputs(args.paths, (*media.SUFFIXES, *media.TOKEN_SUFFIXES), args.column)
+    return Plan.freeze(folder, files, options, args.shard)
 
 
 def watch(parts: "Iterable[Facts]", plan: "Plan", report: common.Report) -> None:
@@ -124,8 +128,8 @@ def watch(parts: "Iterable[Facts]", plan: "Plan", report: common.Report) -> None
     for facts in parts:
         new = {number: why for number, why in facts.failed.items() if number not in told}
         for number, why in new.items():
-            entries, first = plan.entries(facts.shard), plan.shards[facts.shard].first
-            report.fail(Path(entries[number - first].path), why)
+            one = plan.inputs_of(facts.shard)[number - plan.shards[facts.shard].first]
+            report.fail(Path(one.where), why)
         told |= new
 
 

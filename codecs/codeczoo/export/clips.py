@@ -47,10 +47,11 @@ class Clips(Media):
     def _encode(self, files: Iterable[Found], prefix: Prefix) -> Iterator[Sample]:
         def load(found: Found) -> Sample:
             """A token file, or a short clip with x; of a long one what the header tells alone."""
-            sha256 = digest(found.path)
+            source = found.source()
+            sha256 = digest(source)
             if found.path.suffix in self.TOKEN_SUFFIXES:
                 return replace(self.load_tokens(found, prefix), sha256=sha256)
-            x, fit = opened(found.path, SHORT)
+            x, fit = opened(source, found.path.suffix, SHORT)
             return Sample(found, None, fit, x=x, sha256=sha256)
 
         loaded = threaded(files, guarded(load), 2 * self.runner.batch)
@@ -64,8 +65,9 @@ class Clips(Media):
                 yield _kept(sample, prefix)
 
     def _encode_long(self, found: Found) -> Sample:
-        about = video.info(found.path)
-        blocks = video.blocks(found.path, max(1, AT_ONCE // (about.height * about.width)))
+        source = found.source()
+        about = video.info(source)
+        blocks = video.blocks(source, max(1, AT_ONCE // (about.height * about.width)))
         return Sample(found, self._encode_blocks(ahead(blocks)), fit_of(about))
 
     def complete(self, sample: Sample) -> Sample:
@@ -84,7 +86,7 @@ class Clips(Media):
         """See Media."""
 
         def run(found: Found) -> Sample:
-            x, fit = opened(found.path, None)
+            x, fit = opened(found.source(), found.path.suffix, None)
             assert x is not None
             made = self._encode_blocks(x.split(max(1, AT_ONCE // (x.shape[2] * x.shape[3])), 1))
             return Sample(found, made, fit, x=x[None].float() / 255)
@@ -158,16 +160,25 @@ class Clips(Media):
                     file.append(piece)
 
 
-def opened(path: Path, most: int | None) -> tuple[Tensor | None, VideoFit]:
-    """A clip or picture as uint8 (3, T, H, W), or None where it has more than `most` pixels; and what it was."""
-    if path.suffix.lower() in image.SUFFIXES and path.suffix.lower() not in video.SUFFIXES:
-        return image.read(path)[:, None], VideoFit(None)
-    about = video.info(path)
-    if path.suffix.lower() == ".gif" and about.duration is None:  # it does not move
-        return image.read(path)[:, None], VideoFit(None)
+def opened(source: Path | bytes, suffix: str, most: int | None) -> tuple[Tensor | None, VideoFit]:
+    """A clip or picture as uint8 (3, T, H, W), or None where it has more than `most` pixels; and what it was.
+
+    Its suffix says which it is, and where there is none, as in rows of data sets, its content.
+    """
+    suffix = suffix.lower()
+    if suffix in image.SUFFIXES and suffix not in video.SUFFIXES:
+        return image.read(source)[:, None], VideoFit(None)
+    try:
+        about = video.info(source)
+    except InputError:
+        if suffix:
+            raise
+        return image.read(source)[:, None], VideoFit(None)
+    if suffix in (".gif", "") and about.duration is None:  # it does not move
+        return image.read(source)[:, None], VideoFit(None)
     if most is not None and (about.frames is None or about.frames * about.height * about.width > most):
         return None, fit_of(about)
-    return video.read(path), fit_of(about)
+    return video.read(source), fit_of(about)
 
 
 def fit_of(about: video.Info) -> VideoFit:

@@ -18,13 +18,13 @@ from codeczoo.io.resample import resampled_length
 DAC_LOUDNESS = -16.0  # LUFS, that DAC brings every recording to
 
 
-def read_ecdc(path: Path, codec: WaveformCodec) -> tuple[Tokens, AudioFit]:
+def read_ecdc(source: Path | bytes, codec: WaveformCodec) -> tuple[Tokens, AudioFit]:
     """An .ecdc file. Raises FormatError where the codec is another."""
-    file = ecdc.read(path)
+    file = ecdc.read(source)
     model, spec = file.model, codec.spec
     own = (spec.sample_rate, spec.channels, codec.hop, spec.window)
     if own != (model.sample_rate, model.channels, model.hop, model.window):
-        raise FormatError(f"{path}: made by {file.name}, which this codec is not")
+        raise FormatError(f"made by {file.name}, which this codec is not")
     tokens = Tokens(
         spec,
         (torch.cat(file.windows, 1)[None],),  # (1, K, frames)
@@ -36,17 +36,17 @@ def read_ecdc(path: Path, codec: WaveformCodec) -> tuple[Tokens, AudioFit]:
     return tokens.check_range(), AudioFit(model.sample_rate, model.channels, file.samples)
 
 
-def read_dac(path: Path, codec: WaveformCodec) -> tuple[Tokens, AudioFit]:
+def read_dac(source: Path | bytes, codec: WaveformCodec) -> tuple[Tokens, AudioFit]:
     """A .dac file. Raises FormatError where the codec cannot have made it, or it was cut into windows.
 
     Differs: DAC measures the decoded signal's loudness and brings it to that of the recording; this takes it to be as
     loud as what was encoded.
     """
-    file = dac_file.read(path)
+    file = dac_file.read(source)
     if not file.padding:
         how = "in windows without padding, which are no continuous signal"
-        raise FormatError(f"{path}: coded {how}: it can be decoded, but its codes are of no use to others")
-    return _dac_tokens(path, file, codec, codec.hop), _dac_fit(file)
+        raise FormatError(f"coded {how}: it can be decoded, but its codes are of no use to others")
+    return _dac_tokens(file, codec, codec.hop), _dac_fit(file)
 
 
 def decode_dac_windows(path: Path, codec: WaveformCodec, prefix: Prefix) -> tuple[Iterator[Tensor], AudioFit] | None:
@@ -59,12 +59,12 @@ def decode_dac_windows(path: Path, codec: WaveformCodec, prefix: Prefix) -> tupl
         return None
     played = codec.window_samples(file.chunk) if isinstance(codec, DAC) else 0
     if not isinstance(codec, DAC) or played < 1 or file.codes.shape[2] % file.chunk:
-        raise FormatError(f"{path}: windows of {file.chunk} frames are not of this codec")
-    codes = prefix.of(_dac_tokens(path, file, codec, played / file.chunk)).codes.to(next(codec.parameters()).device)
+        raise FormatError(f"windows of {file.chunk} frames are not of this codec")
+    codes = prefix.of(_dac_tokens(file, codec, played / file.chunk)).codes.to(next(codec.parameters()).device)
     return map(codec.decode_window, codes.split(file.chunk, 2)), _dac_fit(file)
 
 
-def _dac_tokens(path: Path, file: dac_file.DacFile, codec: WaveformCodec, hop: float) -> Tokens:
+def _dac_tokens(file: dac_file.DacFile, codec: WaveformCodec, hop: float) -> Tokens:
     """The codes, with so many samples of the codec's a frame. Raises FormatError where the codec did not make them."""
     spec, rate = codec.spec, codec.sample_rate
     frames, samples = file.codes.shape[2], resampled_length(file.samples, file.sample_rate, rate)
@@ -72,7 +72,7 @@ def _dac_tokens(path: Path, file: dac_file.DacFile, codec: WaveformCodec, hop: f
     fits = len(file.codes) == file.channels * spec.channels and -2 <= frames - samples / hop <= most
     if not fits or file.codes.shape[1] > len(spec.streams[0].vocab_sizes):
         made = f"{file.codes.shape[1]} codebooks of {frames} frames for {samples} samples at {rate} Hz"
-        raise FormatError(f"{path}: {made} are not of this codec")
+        raise FormatError(f"{made} are not of this codec")
     return Tokens(spec, (file.codes,), torch.full((len(file.codes), 1), samples), None, rate).check_range()
 
 
@@ -81,7 +81,7 @@ def _dac_fit(file: dac_file.DacFile) -> AudioFit:
     return AudioFit(file.sample_rate, file.channels, file.samples, gain)
 
 
-READERS: dict[str, Callable[[Path, WaveformCodec], tuple[Tokens, AudioFit]]] = {
+READERS: dict[str, Callable[[Path | bytes, WaveformCodec], tuple[Tokens, AudioFit]]] = {
     ecdc.SUFFIX: read_ecdc,
     dac_file.SUFFIX: read_dac,
 }

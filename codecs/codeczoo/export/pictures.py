@@ -39,10 +39,11 @@ class Pictures(Media):
 
     def _encoded(self, files: Iterable[Found], prefix: Prefix, fit: str) -> Iterator[Sample]:
         def load(found: Found) -> Sample:
-            sha256 = digest(found.path)
+            source = found.source()
+            sha256 = digest(source)
             if found.path.suffix in self.TOKEN_SUFFIXES:
                 return replace(self.load_tokens(found, prefix), sha256=sha256)
-            x, plan = see(image.read(found.path), self.runner.codec.spec, fit)
+            x, plan = see(image.read(source), self.runner.codec.spec, fit)
             return Sample(found, None, plan, x=x, sha256=sha256)
 
         for window in self._windows(files, load):

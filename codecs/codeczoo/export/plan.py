@@ -2,50 +2,27 @@
 
 plan.json      options, counts, and for each shard (start, first, inputs): where its lines begin in inputs.jsonl, the
                number of its first input, and how many it has
-inputs.jsonl   one line for each input, in order: see Entry
+inputs.jsonl   one line for each input, in order: see inputs.entry
 """
 
 import json
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
 from codeczoo.core.errors import FormatError, InputError
-from codeczoo.io.files import Found, atomic
+from codeczoo.export.inputs.apart import told_apart
+from codeczoo.export.inputs.entry import Input, input_of
+from codeczoo.io.files import atomic
 
 PLAN, INPUTS = "plan.json", "inputs.jsonl"
 VERSION = 1
 SHARD_BYTES = 2**28  # of input files: a shard ends after the one that fills it
-
-
-class Entry(NamedTuple):
-    """One input.
-
-    Args:
-        id: of its document: a relative path, distinct among all inputs.
-        path: of the file, absolute.
-        bytes: of the file.
-        about: what a manifest says of it, plain values by name; None where nothing does.
-    """
-
-    id: str
-    path: str
-    bytes: int
-    about: dict[str, Any] | None = None
-
-    @staticmethod
-    def of(found: Found) -> "Entry":
-        """A file. Raises InputError when it is gone."""
-        try:
-            return Entry(found.stem.as_posix(), str(found.path.absolute()), found.path.stat().st_size)
-        except OSError as error:
-            raise InputError(f"{found.path}: {error.strerror}") from None
-
-    def found(self) -> Found:
-        """The input as commands read it."""
-        return Found(Path(self.path), Path(self.id))
 
 
 class Shard(NamedTuple):
@@ -73,29 +50,38 @@ class Plan:
     digest: str
 
     @staticmethod
-    def freeze(folder: Path, entries: Iterable[Entry], options: dict[str, Any], most: int) -> "Plan":
+    def freeze(folder: Path, inputs: Iterable[Input], options: dict[str, Any], most: int) -> "Plan":
         """A new plan, of shards of at most `most` inputs. It is there when plan.json is.
 
-        Raises InputError where nothing can be written.
+        Args:
+            folder: missing or empty.
+            inputs: any number; they are told apart.
+            options, most: see Plan.
+
+        Raises:
+            InputError: as `inputs` does when iterated, or nothing can be written; then the folder is gone.
         """
-        options = json.loads(json.dumps(options))
         decisive = json.dumps({name: value for name, value in options.items() if name != "PATH"})
         shards, digest, start, number, filled = [Shard(0, 0, 0)], sha256(decisive.encode()), 0, 0, 0
-        with atomic(folder / INPUTS) as temporary, temporary.open("wb") as file:
-            for number, entry in enumerate(entries):
+        with (
+            _made(folder),
+            TemporaryFile(dir=folder) as scratch,
+            atomic(folder / INPUTS) as temporary,
+            temporary.open("wb") as file,
+        ):
+            for number, one in enumerate(told_apart(inputs, scratch)):
                 last = shards[-1]
                 if last.inputs >= most or filled >= SHARD_BYTES:
                     shards.append(last := Shard(start, number, 0))
                     filled = 0
                 shards[-1] = last._replace(inputs=last.inputs + 1)
-                filled += entry.bytes
-                digest.update(f"\n{entry.id}".encode(errors="surrogateescape"))
-                start += file.write(json.dumps(entry).encode() + b"\n")
-        plan = Plan(folder, options, tuple(shards), digest.hexdigest())
-        values = {"version": VERSION, "inputs": number + 1, "digest": plan.digest, "options": options, "shards": shards}
+                filled += one.bytes
+                digest.update(f"\n{one.id}".encode())
+                start += file.write(json.dumps(one.to_dict()).encode() + b"\n")
+        values = {"version": VERSION, "inputs": number + 1, "digest": digest.hexdigest(), "options": options}
         with atomic(folder / PLAN) as temporary:
-            temporary.write_text(json.dumps(values) + "\n")
-        return plan
+            temporary.write_text(json.dumps(values | {"shards": shards}) + "\n")
+        return Plan.open(folder)
 
     @staticmethod
     def open(folder: Path) -> "Plan":
@@ -124,16 +110,30 @@ class Plan:
                 raise InputError(f"{self.folder}: this export was begun with {began}: resume with the same options")
         return self
 
-    def entries(self, shard: int) -> list[Entry]:
-        """The inputs of a shard. Raises FormatError."""
-        path, (start, _, count) = self.folder / INPUTS, self.shards[shard]
+    def inputs_of(self, shard: int) -> list[Input]:
+        """Those of a shard. Raises FormatError."""
+        path, (start, _, number) = self.folder / INPUTS, self.shards[shard]
         try:
             with path.open("rb") as file:
                 file.seek(start)
-                return [Entry(*json.loads(file.readline())) for _ in range(count)]
-        except (OSError, ValueError, TypeError) as error:
+                return [input_of(json.loads(file.readline())) for _ in range(number)]
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise FormatError(f"{path}: not the inputs of {PLAN} ({error})") from None
 
     def part(self, shard: int) -> Path:
         """The file of a shard."""
         return self.folder / f"part-{shard:05d}.parquet"
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Makes the folder; it goes when the block fails. Raises InputError where it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {folder}: {error.strerror or error}") from None
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

@@ -54,13 +54,14 @@ class Recordings(Media):
     def _encode(self, files: Iterable[Found], prefix: Prefix) -> Iterator[Sample]:
         def load(found: Found) -> Sample:
             """A token file, or a short recording with x; of a long one the digest alone."""
-            sha256 = digest(found.path)
+            source = found.source()
+            sha256 = digest(source)
             if found.path.suffix in self.TOKEN_SUFFIXES:
                 return replace(self.load_tokens(found, prefix), sha256=sha256)
-            duration = audio.info(found.path).duration
+            duration = audio.info(source).duration
             if duration is None or duration > self.short:
                 return Sample(found, sha256=sha256)
-            x, rate = audio.read(found.path)
+            x, rate = audio.read(source)
             own = at_rate(x, rate, self.codec.sample_rate)
             fit = AudioFit(rate, x.shape[0], x.shape[1])
             x = split_channels(own, self.codec.spec.channels)
@@ -133,13 +134,14 @@ class Recordings(Media):
 
     def _encode_long(self, found: Found, prefix: Prefix) -> Sample:
         self._check_long(self.encodes)
-        about = audio.info(found.path)
+        source = found.source()
+        about = audio.info(source)
         frames = 0
 
         def pieces() -> Iterator[Tensor]:
             nonlocal frames
             resampler = audio.Resampler(about.rate, self.codec.sample_rate, about.channels)
-            for block in audio.blocks(found.path, round(PIECE * about.rate)):
+            for block in audio.blocks(source, round(PIECE * about.rate)):
                 frames += block.shape[1]
                 yield self._signals(resampler.step(block))
             yield self._signals(resampler.step(torch.zeros(about.channels, 0), last=True))
@@ -191,7 +193,7 @@ class Recordings(Media):
         reader = foreign.READERS.get(found.path.suffix)
         if reader is None:
             return super().load_tokens(found, prefix)
-        tokens, fit = reader(found.path, self.codec)
+        tokens, fit = reader(found.source(), self.codec)
         return Sample(found, prefix.of(tokens), fit)
 
 

@@ -23,6 +23,7 @@ from codeczoo.core.errors import FormatError, InputError
 from codeczoo.core.types import Tokens, TokenSpec
 from codeczoo.export import dataset, parquet
 from codeczoo.export.batches import Prefix, Runner
+from codeczoo.export.inputs import Absent
 from codeczoo.export.media import media_of
 from codeczoo.export.patterns import Pattern
 from codeczoo.export.plan import Plan
@@ -118,16 +119,18 @@ class Worker:
         Raises InputError when it cannot be written.
         """
         facts, first = Facts.none(self.plan, shard, self.spec), self.plan.shards[shard].first
-        entries = self.plan.entries(shard)
-        samples = self.media.encode((entry.found() for entry in entries), self.prefix)
+        inputs = list(enumerate(self.plan.inputs_of(shard), first))
+        facts.failed = {number: one.why for number, one in inputs if isinstance(one, Absent) and one.failed}
+        present = [(number, one) for number, one in inputs if not isinstance(one, Absent)]
+        samples = self.media.encode((one.found() for _, one in present), self.prefix)
         with _appearing(self.plan.part(shard)) as temporary:
             writer = parquet.Writer(temporary.parent, self.plan.options["dtype"], temporary.name)
-            for number, (entry, sample) in enumerate(zip(entries, samples, strict=True), first):
+            for (number, one), sample in zip(present, samples, strict=True):
                 if sample.tokens is None:
-                    facts.failed[number] = " ".join(sample.error.split()).removeprefix(f"{entry.path}: ")
+                    facts.failed[number] = " ".join(sample.error.split()).removeprefix(f"{one.where}: ")
                 else:
                     ids = self.pattern.ids(sample.tokens)
-                    writer.add(dataset.document_of(sample, entry.about), ids)
+                    writer.add(dataset.document_of(sample, one.said()), ids)
                     facts.add(sample.tokens, ids.size)
                 yield facts
             writer.finish({"codeczoo": self.header, FACTS.decode(): facts.dumps()})

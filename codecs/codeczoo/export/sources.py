@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from hashlib import file_digest
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import ClassVar
 
@@ -120,7 +120,7 @@ class Media(ABC):
 
     def load_tokens(self, found: Found, prefix: Prefix) -> Sample:
         """A token file, cut to a prefix. Raises FormatError, also for tokens of another codec."""
-        file = tokens.read(found.path.read_bytes())
+        file = tokens.read(found.read())
         tokens.check_codec(file.header, self.runner.name, self.runner.weights_hash)
         fit = fit_of(file.header.fit, file.header.spec.media)
         return Sample(found, prefix.of(file.tokens), fit, file.attachments)
@@ -134,9 +134,11 @@ def fit_of(values: dict[str, object] | None, media: str) -> Fit | AudioFit | Vid
     return None if values is None else kinds[media].from_dict(values)
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file, hex, without holding it."""
-    with path.open("rb") as file:
+def digest(source: Path | bytes) -> str:
+    """SHA-256 of a file or of its content, hex, without holding the file."""
+    if isinstance(source, bytes):
+        return sha256(source).hexdigest()
+    with source.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
 
 

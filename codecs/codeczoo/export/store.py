@@ -1,6 +1,7 @@
 """The canonical store: the parts of a plan, and what makes them an export: header.json and manifest.jsonl.
 
-manifest.jsonl has a line for each input, in order: number, id, path, and status "done", or "failed" and why.
+manifest.jsonl has a line for each input, in order: number, id, path, and status "done", or "failed" or
+"skipped" and why.
 header.json appears last: with it the export is finished, and `export.read` opens it.
 """
 
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 from codeczoo.core.errors import InputError
 from codeczoo.core.types import TokenSpec
 from codeczoo.export.dataset import HEADER
+from codeczoo.export.inputs import Absent
 from codeczoo.export.plan import Plan
 from codeczoo.export.shard import PARTIAL, Facts, merged
 from codeczoo.io.files import atomic
@@ -67,9 +69,14 @@ def finish(plan: Plan, header: dict[str, Any]) -> dict[str, Any]:
 def manifest(plan: Plan, failed: dict[int, str]) -> Iterator[dict[str, Any]]:
     """A line for each input, in order."""
     for shard, (_, first, _) in enumerate(plan.shards):
-        for number, entry in enumerate(plan.entries(shard), first):
-            status = {"status": "failed", "why": failed[number]} if number in failed else {"status": "done"}
-            yield {"input": number, "id": entry.id, "path": entry.path} | status
+        for number, one in enumerate(plan.inputs_of(shard), first):
+            about = {"input": number, "id": one.id, "path": one.where}
+            if number in failed:
+                yield about | {"status": "failed", "why": failed[number]}
+            elif isinstance(one, Absent):
+                yield about | {"status": "skipped", "why": one.why}
+            else:
+                yield about | {"status": "done"}
 
 
 def inputs_sha256(plan: Plan) -> str:

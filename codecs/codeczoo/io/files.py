@@ -3,21 +3,40 @@
 import glob
 import os
 import secrets
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from hashlib import blake2b
 from itertools import takewhile
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from codeczoo.core.errors import InputError
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 
 class Found(NamedTuple):
-    """An input file and where its output belongs: a relative path without suffix, distinct among all found."""
+    """An input file and where its output belongs.
+
+    Args:
+        path: of the file. Of what lies inside another file, the path of that one with its own name below it.
+        stem: a relative path without suffix, distinct among all found.
+        load: gives the content of what lies inside another file; raises OSError or a CodeczooError.
+    """
 
     path: Path
     stem: Path
+    load: Callable[[], bytes] | None = None
+
+    def source(self) -> Path | bytes:
+        """What readers of media take: the path, or the content of what lies inside another file."""
+        return self.path if self.load is None else self.load()
+
+    def read(self) -> bytes:
+        """The content. Raises OSError."""
+        return self.path.read_bytes() if self.load is None else self.load()
 
     def output(self, folder: Path, suffix: str) -> Path:
         """The output file. The suffix is appended: stems may hold dots of their own, so never `stem.with_suffix`."""
@@ -73,12 +92,19 @@ def find(paths: Iterable[str | Path], suffixes: Sequence[str]) -> list[Found]:
     """
     found: dict[str, Found] = {}
     for given in paths:
-        matches = list(_matches(Path(given), frozenset(suffixes)))
-        if not matches:
-            raise InputError(f"nothing to read in {given}: no file ending in {', '.join(suffixes)}")
-        for match in matches:
+        for match in matches(Path(given), suffixes):
             found.setdefault(os.path.realpath(match.path), match)
     return _distinct(list(found.values()))
+
+
+def matches(given: Path, suffixes: Sequence[str]) -> Iterator[Found]:
+    """The files that one path means, as `find` has it, but lazily, and stems may be the same. Raises InputError."""
+    found = _matches(given, frozenset(suffixes))
+    first = next(found, None)
+    if first is None:
+        raise InputError(f"nothing to read in {given}: no file ending in {', '.join(suffixes)}")
+    yield first
+    yield from found
 
 
 def _matches(given: Path, suffixes: frozenset[str]) -> Iterator[Found]:
@@ -118,24 +144,46 @@ def _unreadable(error: OSError) -> None:
 
 def _distinct(found: list[Found]) -> list[Found]:
     """The same files with stems that differ."""
-    stems, level = [f.stem for f in found], [0] * len(found)
+    import numpy as np
+
+    keys = np.fromiter((stem_key(f.stem) for f in found), np.uint64, len(found))
+    level = levels(keys, found.__getitem__)
+    return [f._replace(stem=distinct(f, n)) for f, n in zip(found, level, strict=True)]
+
+
+def levels(keys: "NDArray[np.uint64]", found: Callable[[int], Found]) -> list[int]:
+    """The level at which `distinct` makes the stem of each file differ from all others.
+
+    Args:
+        keys: `stem_key` of the stem of each file.
+        found: gives file i; called for those whose stems clash.
+    """
+    import numpy as np
+
+    keys, level = keys.copy(), np.zeros(len(keys), np.int16)
     while True:
-        keys = [os.path.normcase(stem) for stem in stems]
-        count = Counter(keys)
-        if len(count) == len(stems):
-            return [Found(f.path, stem) for f, stem in zip(found, stems, strict=True)]
+        ordered = np.sort(keys)
+        clash = np.flatnonzero(np.isin(keys, ordered[1:][ordered[1:] == ordered[:-1]]))
+        if not len(clash):
+            return level.tolist()
         # Of the files in a clash, only the least changed ones change again: a.png, a.jpg, a.png.png stay short.
-        least: dict[str, int] = {}
-        for key, n in zip(keys, level, strict=True):
-            least[key] = min(n, least.get(key, n))
-        for i, key in enumerate(keys):
-            if count[key] > 1 and level[i] == least[key]:
-                level[i] += 1
-                stems[i] = _longer(found[i], level[i])
+        _, group = np.unique(keys[clash], return_inverse=True)
+        least = np.full(group.max() + 1, np.iinfo(np.int16).max)
+        np.minimum.at(least, group, level[clash])
+        for i in clash[level[clash] == least[group]].tolist():
+            level[i] += 1
+            keys[i] = stem_key(distinct(found(i), int(level[i])))
 
 
-def _longer(found: Found, level: int) -> Path:
-    """The stem with its suffix (level 1) and `level - 1` more parent folders in front."""
+def stem_key(stem: Path) -> int:
+    """64 bits of a stem, the same where two outputs could not stand beside one another."""
+    return int.from_bytes(blake2b(os.fsencode(os.path.normcase(stem)), digest_size=8).digest(), "little")
+
+
+def distinct(found: Found, level: int) -> Path:
+    """The stem; with its suffix at level 1, and `level - 1` more parent folders in front at higher ones."""
+    if not level:
+        return found.stem
     stem = found.stem.with_name(found.path.name)
     parts = Path(os.path.abspath(found.path)).parts[1:]  # noqa: PTH100, `..` must not lead out of the output folder
     if level > len(parts) + 1:  # Links and `..` can make one path of two files.
