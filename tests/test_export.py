@@ -29,7 +29,7 @@ PYRAMID = TokenSpec(
 )
 FORMATS = export.FORMATS
 VICTIMS = {  # a file of each format, to be broken
-    "npy": "tokens.bin", "parquet": "part-00000.parquet", "litdata": "chunk-0-0.bin", "megatron": "tokens.idx",
+    "npy": "tokens.bin", "parquet": "part-000000.parquet", "litdata": "chunk-0-0.bin", "megatron": "tokens.idx",
     "webdataset": "tokens-000000.tar", "hf": "data-00000-of-00001.arrow",
 }  # fmt: skip
 
@@ -204,7 +204,7 @@ def test_other_readers_understand_the_files(tmp_path: Path) -> None:
     assert np.array_equal(flat, expected)
     import pyarrow.parquet as pq
 
-    part = tmp_path / "parquet" / "part-00000.parquet"
+    part = tmp_path / "parquet" / "part-000000.parquet"
     table = pq.read_table(part)
     assert str(table.schema.field("tokens").type).startswith("list<") and table["length"].to_pylist() == [18] * 3
     assert np.array_equal(np.concatenate(table["tokens"].to_pylist()), expected)

@@ -102,24 +102,25 @@ def run(args: argparse.Namespace) -> int:
 
 def plan_of(args: argparse.Namespace, folder: Path, media: "Media", options: dict[str, Any]) -> "Plan":
     """The plan that is there, with --resume, or a new one. Raises InputError where it must not be begun, or goes on."""
+    from codeczoo.export import store
     from codeczoo.export.dataset import HEADER
     from codeczoo.export.inputs import inputs
     from codeczoo.export.plan import PLAN, Plan
-    from codeczoo.export.store import state
 
     if folder.exists():
         begun = (folder / PLAN).is_file()
         if begun and args.resume:
             return Plan.open(folder).check(options)
         if not args.overwrite:
-            how = f"holds an export, {state(folder)}: --resume goes on, --overwrite begins anew" if begun else "exists"
-            raise InputError(f"{folder} {how}; or choose another folder")
+            if begun:
+                how = f"{store.state(folder)}: --resume goes on, --overwrite begins anew"
+                raise InputError(f"{folder} holds an export, {how}")
+            raise InputError(f"{folder} exists; choose another folder")
         if not begun and not (folder / HEADER).is_file():
             raise InputError(f"{folder} exists and is no export; it is not overwritten")
-    if folder.exists():
-        shutil.rmtree(folder)
     files = inputs(args.paths, (*media.SUFFIXES, *media.TOKEN_SUFFIXES), args.column)
-    return Plan.freeze(folder, files, options, args.shard)
+    with store.aside(folder):
+        return Plan.freeze(folder, files, options, args.shard)
 
 
 def watch(parts: "Iterable[Facts]", plan: "Plan", report: common.Report) -> None:

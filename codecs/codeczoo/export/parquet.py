@@ -1,4 +1,4 @@
-"""Format "parquet": part-00000.parquet with a row per document; `datasets.load_dataset("parquet", ...)` reads it.
+"""Format "parquet": part-000000.parquet with a row per document; `datasets.load_dataset("parquet", ...)` reads it.
 
 Columns: see export.arrow. The header stands in header.json and, as JSON, in the file's metadata under "codeczoo". Ids
 are dictionary coded and compressed with zstd: about as many bits as the vocabulary needs.
@@ -22,7 +22,7 @@ class Writer(arrow.Writer):
         name: of the file.
     """
 
-    def __init__(self, folder: Path, dtype: str, name: str = "part-00000.parquet") -> None:
+    def __init__(self, folder: Path, dtype: str, name: str = "part-000000.parquet") -> None:
         super().__init__(folder, dtype)
         self._file = pq.ParquetWriter(
             folder / name,

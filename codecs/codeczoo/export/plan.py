@@ -122,7 +122,7 @@ class Plan:
 
     def part(self, shard: int) -> Path:
         """The file of a shard."""
-        return self.folder / f"part-{shard:05d}.parquet"
+        return self.folder / f"part-{shard:06d}.parquet"
 
 
 @contextmanager

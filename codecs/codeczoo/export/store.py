@@ -6,8 +6,10 @@ header.json appears last: with it the export is finished, and `export.read` open
 """
 
 import json
+import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -101,3 +103,19 @@ def state(folder: Path) -> str:
     plan = Plan.open(folder)
     there = sum(plan.part(shard).exists() for shard in range(len(plan.shards)))
     return "finished" if (folder / HEADER).is_file() else f"{there} of {len(plan.shards)} shards done"
+
+
+@contextmanager
+def aside(folder: Path) -> Iterator[None]:
+    """The folder, if there is one, is out of the way; it goes when the block succeeds, else it comes back."""
+    old = folder.with_name(f".{secrets.token_hex(8)}.old")
+    if not folder.exists():
+        yield
+        return
+    folder.rename(old)
+    try:
+        yield
+    except BaseException:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old)

@@ -39,14 +39,19 @@ def told_apart(inputs: Iterable[Input], scratch: IO[bytes]) -> Iterator[Input]:
         one = input_of(json.loads(scratch.readline()))
         return Found(Path(one.where), Path(one.id))
 
-    level, first = levels(np.frombuffer(stems, np.uint64), found), _first(np.frombuffer(keys, np.uint64))
+    first = _first(np.frombuffer(keys, np.uint64))
+    new = np.flatnonzero(first == np.arange(len(first)))
+    level = np.zeros(len(first), np.int16)
+    level[new] = levels(np.frombuffer(stems, np.uint64)[new], lambda i: found(new[i]))
     scratch.seek(0)
     for number, line in enumerate(scratch):
         one = input_of(json.loads(line))
-        stem = distinct(Found(Path(one.where), Path(one.id)), level[number]).as_posix() if level[number] else one.id
-        one = replace(one, id=stem.encode(errors="surrogateescape").decode(errors="backslashreplace"))
-        again = first[number] != number and not isinstance(one, Absent)
-        yield Absent(one.id, one.path, 0, one.about, f"the same as input {first[number]}") if again else one
+        if level[number]:
+            stem = distinct(Found(Path(one.where), Path(one.id)), int(level[number]))
+            one = replace(one, id=stem.as_posix())
+        if first[number] != number and not isinstance(one, Absent):
+            one = Absent(one.id, one.path, 0, one.about, f"the same as input {first[number]}")
+        yield replace(one, id=one.id.encode(errors="surrogateescape").decode(errors="backslashreplace"))
 
 
 def _first(keys: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -3,6 +3,7 @@
 import json
 import tarfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -62,17 +63,17 @@ def members(archive: Found, suffixes: Sequence[str]) -> Iterator[Input]:
     Raises InputError for a file that is no tar file, or is compressed: pieces of those cannot be read.
     """
     try:
-        with tarfile.open(archive.path, "r:") as tar:
-            for key, group in groupby(_files(tar), _key):
-                yield _sample(archive, key, list(group), suffixes)
-            tar.fileobj.seek(tar.offset)
-            if any(tar.fileobj.read(tarfile.BLOCKSIZE)):  # tarfile takes it for the end
-                why = "the rest of this tar file is damaged"
-                yield Absent(f"{archive.stem.as_posix()}/rest", str(archive.path.absolute()), 0, None, why, True)
+        tar = tarfile.open(archive.path, "r:")  # noqa: SIM115
     except tarfile.ReadError as error:
         raise InputError(f"{archive.path}: not a plain tar file ({error}); a .tar.gz is to be unpacked") from None
     except OSError as error:
         raise InputError(f"{archive.path}: {error.strerror or error}") from None
+    with tar:
+        for key, group in groupby(_files(tar), _key):
+            yield _sample(archive, key, list(group), suffixes)
+        if _damaged(tar):
+            stem, why = f"{archive.stem.as_posix()}/rest", "the rest of this tar file is damaged"
+            yield Absent(stem, str(archive.path.absolute()), 0, None, why, True)
 
 
 def _sample(archive: Found, key: str, files: list[tarfile.TarInfo], suffixes: Sequence[str]) -> Input:
@@ -91,10 +92,21 @@ def _sample(archive: Found, key: str, files: list[tarfile.TarInfo], suffixes: Se
 
 
 def _files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    while (info := tar.next()) is not None:
-        tar.members = []  # type: ignore[attr-defined]  # which would be all of them in the end
-        if info.isfile() and not info.issparse() and not PurePath(info.name).name.startswith("."):
-            yield info
+    """Members with content, up to where the file is damaged."""
+    with suppress(tarfile.ReadError):
+        while (info := tar.next()) is not None:
+            tar.members = []  # type: ignore[attr-defined]  # which would be all of them in the end
+            if info.isfile() and not info.issparse() and not PurePath(info.name).name.startswith("."):
+                yield info
+
+
+def _damaged(tar: tarfile.TarFile) -> bool:
+    """Whether that was not the end: a block of zeros stands there, or the end of the file between two members."""
+    file: Any = tar.fileobj
+    if file.seek(0, 2) < tar.offset:
+        return True
+    file.seek(tar.offset)
+    return any(file.read(tarfile.BLOCKSIZE))
 
 
 def _key(info: tarfile.TarInfo) -> str:

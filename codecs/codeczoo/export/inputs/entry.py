@@ -13,7 +13,7 @@ class Input:
     """A file.
 
     Args:
-        id: of its document: a relative path, distinct among all inputs.
+        id: of its document: a relative path, distinct among all inputs that are there.
         path: of the file, absolute.
         bytes: of it, roughly.
         about: what a manifest says of it: plain values by name; None where nothing does.
