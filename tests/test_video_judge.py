@@ -17,9 +17,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from codeczoo import zoo
-from codeczoo.cli import cards, report
 from codeczoo.cli import eval as eval_command
+from codeczoo.cli import report
 from codeczoo.core.errors import InputError, MissingError
+from codeczoo.core.summary import summary
 from codeczoo.core.types import StreamSpec, TokenSpec
 from codeczoo.export import evaluate, video_baselines
 from codeczoo.export.batches import Prefix
@@ -248,10 +249,10 @@ def test_only_what_is_for_video_is_compared(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_cards_tell_strides_and_bits_of_streams() -> None:
-    found = cards.summary(json.loads(json.dumps(Means(16).spec.to_dict())))
+    found = summary(json.loads(json.dumps(Means(16).spec.to_dict())))
     assert found["media"] == "video, any size" and found["prefixes"] == "positions, streams"
     assert found["tokens"] == "one of 3*16 per 4x8x8, one of 3*16 per 2x4x4"
     assert found["bits"] == "0.4219 per pixel"
     assert found["bits_of_streams"] == "coarse: 0.04688, fine: 0.375 per pixel"
-    one = cards.summary(json.loads(json.dumps(spec_of(1, ("positions",)).to_dict())))
+    one = summary(json.loads(json.dumps(spec_of(1, ("positions",)).to_dict())))
     assert one["tokens"] == "one of 8 per 4x8x8" and "bits_of_streams" not in one

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from codeczoo.core.types import TokenSpec as TokenSpec
     from codeczoo.zoo import from_original as from_original
     from codeczoo.zoo import load as load
+    from codeczoo.zoo import push_to_hub as push_to_hub
     from codeczoo.zoo import save as save
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ _PUBLIC = {
     "load": "codeczoo.zoo",
     "save": "codeczoo.zoo",
     "from_original": "codeczoo.zoo",
+    "push_to_hub": "codeczoo.zoo",
 }
 __all__ = [*_PUBLIC, "__version__"]
 

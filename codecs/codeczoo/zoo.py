@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
@@ -17,12 +18,17 @@ from codeczoo.core.base import Autoencoder, Codec
 from codeczoo.core.config import build, resolve
 from codeczoo.core.errors import ConfigError, InputError, WeightsError, nearest
 from codeczoo.core.places import PACKAGE, shipped
+from codeczoo.core.summary import model_card
 from codeczoo.core.types import Sampling
+from codeczoo.io import hub
 from codeczoo.io import weights as files
 
 
 def find(name_or_path: str | Path) -> Path:
-    """The weights file that a shipped name, a .safetensors file or a folder with one means. Raises InputError."""
+    """The weights file that a shipped name, a .safetensors file, a folder with one or a Hub id means.
+
+    Raises InputError, MissingError.
+    """
     path = Path(name_or_path)
     if path.is_dir():
         found = sorted(path.glob("*.safetensors"))
@@ -34,6 +40,11 @@ def find(name_or_path: str | Path) -> Path:
         return path
     if str(name_or_path) in shipped():
         return shipped()[str(name_or_path)]
+    if hub.is_id(str(name_or_path)):
+        try:
+            return hub.fetch(str(name_or_path))
+        except InputError as error:
+            raise InputError(f"no file or folder {path} is here, and on the Hugging Face Hub: {error}") from None
     if path.suffix or len(path.parts) > 1:
         raise InputError(f"{path}: no such file or folder")
     hint = nearest(path.name, shipped())
@@ -43,6 +54,8 @@ def find(name_or_path: str | Path) -> Path:
 def title(name_or_path: str | Path) -> str:
     """What a table calls the codec that `load` would open: its recipe's name in a run folder, else its file's."""
     path = find(name_or_path)
+    if hub.is_id(str(name_or_path)) and not Path(name_or_path).exists():
+        return str(name_or_path).rpartition("/")[2]
     run = path.absolute().parent  # recipe/date/best.safetensors
     return run.parent.name if path.stem in ("best", "last") else path.stem
 
@@ -51,7 +64,8 @@ def load(name_or_path: str | Path) -> Codec:
     """A codec with its weights, in evaluation mode.
 
     Args:
-        name_or_path: shipped name, local .safetensors file, or folder that holds one.
+        name_or_path: shipped name, local .safetensors file, folder that holds one, or owner/name on the Hugging Face
+            Hub, of which a local copy serves where no network is.
 
     Raises:
         InputError: nothing there, or a continuous autoencoder. WeightsError: not a codeczoo checkpoint, or from a
@@ -103,7 +117,10 @@ def _only_modules(tree: Any, where: str) -> None:
             _only_modules(value, f"{where}[{i}]")
 
 
-def save(path: str | Path, codec: Autoencoder, recipe: str = "", extra: Mapping[str, Any] | None = None) -> None:
+def save(
+    path: str | Path, codec: Autoencoder, recipe: str = "", extra: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
     """Writes a checkpoint that `load` opens; the file appears whole or not at all.
 
     Args:
@@ -111,23 +128,60 @@ def save(path: str | Path, codec: Autoencoder, recipe: str = "", extra: Mapping[
         codec: built by `codeczoo.build` (or load, from_original), so that its configuration is known.
         recipe: text of the recipe that trained it.
         extra: further JSON values for the header (steps, metrics, licence ...).
+        dtype: that matrices are stored in, e.g. torch.float16 for half the size; they are loaded as float32 again, so
+            a few codes may differ from those of the codec at hand. None: as they are.
     """
     if codec.config is None:
         raise ConfigError("this codec was built by hand and cannot be described; use codeczoo.build(tree)")
     if Path(path).suffix != ".safetensors":
         raise InputError(f"{path}: a codec is saved as .safetensors")
+    own = codec.state_dict()
+    stored = {key: _narrow(value, dtype) for key, value in own.items()}
     header = {
         "version": codeczoo.__version__,
         "class": codec.config["_target_"],
         "config": codec.config,
         "spec": codec.spec.to_dict(),
         "recipe": recipe,
-        "weights_hash": weights_hash(codec),
+        "weights_hash": files.state_hash({key: stored[key].to(value.dtype) for key, value in own.items()}),
         "parameters": sum(p.numel() for p in codec.parameters()),
         **({"sampling": asdict(codec.sampling)} if codec.sampling else {}),
         "extra": dict(extra or {}),
     }
-    files.write_checkpoint(Path(path), codec.state_dict(), header)
+    files.write_checkpoint(Path(path), stored, header)
+
+
+def _narrow(value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Raises InputError for numbers that the type does not hold."""
+    if dtype is None or not value.is_floating_point() or value.ndim < 2:
+        return value
+    narrow = value.to(dtype)
+    if not narrow.isfinite().all():
+        raise InputError(f"weights hold numbers that {dtype} does not: save them as torch.bfloat16 or as they are")
+    return narrow
+
+
+def push_to_hub(
+    codec: Autoencoder, repository: str, recipe: str = "", extra: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None, private: bool = False,
+) -> str:
+    """Puts the codec and a model card on the Hugging Face Hub, where `load(repository)` finds it; returns the address.
+
+    Args:
+        codec, recipe, extra, dtype: see `save`; extra's "licence" and "data" stand in the card.
+        repository: owner/name; made where it does not exist.
+        private: for whom it is visible, where it is made.
+
+    Raises:
+        InputError: no such name, or the Hub refuses. MissingError: no huggingface_hub.
+    """
+    if not hub.is_id(repository):
+        raise InputError(f"'{repository}' is no repository: owner/name")
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / hub.WEIGHTS
+        save(path, codec, recipe, extra, dtype)
+        (Path(folder) / hub.CARD).write_text(model_card(repository, files.read_header(path)))
+        return hub.upload(Path(folder), repository, private)
 
 
 def weights_hash(codec: Autoencoder) -> str:

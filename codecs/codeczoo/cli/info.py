@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from codeczoo.cli import cards, common
 from codeczoo.core.errors import InputError, nearest
 from codeczoo.core.places import shipped
+from codeczoo.core.summary import summary
 
 if TYPE_CHECKING:
     from codeczoo.io.header import Header
@@ -60,7 +61,7 @@ def tokens_facts(path: Path) -> dict[str, Any]:
         "file": str(path),
         "codec": header.codec,
         "weights_hash": header.weights_hash,
-        **cards.summary(header.spec.to_dict()),
+        **summary(header.spec.to_dict()),
         "samples": header.batch,
         "sizes": header.size[0],
         "shapes": header.shapes,
@@ -110,6 +111,6 @@ def recipe_facts(name: str, path: Path) -> dict[str, Any]:
 def weights_facts(path: Path) -> dict[str, Any]:
     """The header of a weights file."""
     header = cards.weights_header(path)
-    facts = {"file": str(path), "bytes": path.stat().st_size, "class": header["class"], **cards.summary(header["spec"])}
+    facts = {"file": str(path), "bytes": path.stat().st_size, "class": header["class"], **summary(header["spec"])}
     facts |= {key: header[key] for key in ("parameters", "sampling", "weights_hash", "version") if key in header}
     return facts | header.get("extra", {})

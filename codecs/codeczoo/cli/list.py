@@ -6,6 +6,7 @@ from typing import Any
 
 from codeczoo.cli import cards, common
 from codeczoo.core.places import shipped
+from codeczoo.core.summary import summary
 
 COLUMNS = ("system", "paper", "tokens", "bits", "params", "status")
 
@@ -33,4 +34,4 @@ def run(args: argparse.Namespace) -> int:
 def about(name: str) -> dict[str, Any]:
     """What the header of shipped weights says."""
     header = cards.weights_header(shipped()[name])
-    return cards.summary(header["spec"]) | {"parameters": header["parameters"]}
+    return summary(header["spec"]) | {"parameters": header["parameters"]}
