@@ -23,6 +23,7 @@ COMMANDS = {
     "list": ("codeczoo.cli.list", "table of all recipes"),
     "info": ("codeczoo.cli.info", "about a recipe, a weights file or a .cz file"),
     "import": ("codeczoo.cli.import_", "turn the authors' own checkpoint into a codeczoo file"),
+    "demo": ("codeczoo.cli.demo", "a page in the browser: drop a file, move the slider"),
     "push": ("codeczoo.cli.push", "put a codec on the Hugging Face Hub"),
     "quickstart": ("codeczoo.cli.quickstart", "train a tiny codec and use it, in three minutes on a CPU"),
 }

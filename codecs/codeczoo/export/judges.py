@@ -87,7 +87,7 @@ class SoundJudge(Judge):
 
     def sizes(self, x: Tensor, tokens: Tokens, payload: int, total: int) -> Facts:
         """See Judge."""
-        return {"kbps": self._kbps(x, float(nominal_bits(tokens)) / 8)} | self._coded(x, payload)
+        return {"kbps": self._kbps(x, float(nominal_bits(tokens).sum()) / 8)} | self._coded(x, payload)
 
     def baseline(self, name: str, x: Tensor, payload: int, total: int) -> tuple[Tensor, Facts]:
         """See Judge."""
