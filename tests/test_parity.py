@@ -1,6 +1,6 @@
 """Authors' checkpoints of image codecs: equal codes, equal reconstructions, every published key in its place.
 
-Those of Cosmos are in test_cosmos.py.
+Those of Cosmos are in test_cosmos.py, FlexTok's in test_flextok_parity.py, autoencoders' in test_kl_vae.py.
 
 Fixtures come from CODECZOO_PARITY (default ../shared/parity); every folder of a supported system found there is run.
 """
@@ -26,7 +26,8 @@ PARITY = Path(os.environ.get("CODECZOO_PARITY", SHARED / "parity"))
 
 def system_of(folder: Path) -> str | None:
     """The supported image system with the longest name that the folder's name begins with."""
-    images = [name for name, module in zoo.systems().items() if ".image." in module and name != "cosmos_di"]
+    elsewhere = ("cosmos_di", "flextok", "kl_vae")
+    images = [name for name, module in zoo.systems().items() if ".image." in module and name not in elsewhere]
     known = [name for name in images if folder.name == name or folder.name.startswith(name + "_")]
     return max(known, key=len, default=None)
 

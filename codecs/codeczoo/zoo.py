@@ -205,7 +205,8 @@ def from_original(
         system: name of the codec's module, e.g. "titok"; see `codeczoo list`.
         weights: the authors' weights file (.safetensors, a pickle that is read as weights only, a TorchScript archive),
             or a folder with encoder.jit and decoder.jit.
-        config: the authors' configuration: a JSON or YAML file, or its content.
+        config: the authors' configuration: a JSON or YAML file, a .safetensors file with it in its header, or its
+            content.
         text_tower: folder of a CLIP text tower, for TA-TiTok.
 
     Raises:
@@ -240,6 +241,8 @@ def read_config(config: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
     """The authors' configuration, read where it is a file. Raises InputError, ConfigError."""
     if isinstance(config, Mapping):
         return config
+    if Path(config).suffix == ".safetensors":
+        return files.read_literals(Path(config))
     try:
         return dict(yaml.safe_load(Path(config).read_text()))  # JSON is YAML
     except FileNotFoundError:

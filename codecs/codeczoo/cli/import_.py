@@ -15,7 +15,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("system", metavar="SYSTEM", help="e.g. titok, one_d_piece, tatitok, maskgit_vqgan")
     about = "the authors' weights file, or a folder with encoder.jit and decoder.jit"
     parser.add_argument("--weights", required=True, metavar="W", help=about)
-    parser.add_argument("--config", required=True, metavar="C", help="the authors' configuration, JSON or YAML")
+    about = "the authors' configuration: JSON, YAML, or a .safetensors file whose header holds it"
+    parser.add_argument("--config", required=True, metavar="C", help=about)
     parser.add_argument("--text-tower", metavar="DIR", help="folder of a CLIP text tower, for tatitok")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="the .safetensors file to write")
     parser.set_defaults(run=run)

@@ -1,5 +1,6 @@
 """Weights files: our own checkpoints (safetensors with a self-describing header) and the authors' (many kinds)."""
 
+import ast
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,14 @@ def read_header(path: Path) -> dict[str, Any]:
         return dict(json.loads(text))
     except ValueError:
         raise WeightsError(f"{path}: the header is not JSON") from None
+
+
+def read_literals(path: Path) -> dict[str, Any]:
+    """The Python literals in the header of a safetensors file, by name. Raises WeightsError for anything else."""
+    try:
+        return {key: ast.literal_eval(text) for key, text in _safetensors_metadata(path).items()}
+    except (ValueError, SyntaxError):
+        raise WeightsError(f"{path}: its header is not of Python literals") from None
 
 
 def _safetensors_metadata(path: Path) -> dict[str, str]:

@@ -28,6 +28,14 @@ def linear_gelu(layer: nn.Linear, x: Tensor) -> Tensor:
     return F.gelu(layer(x))
 
 
+def linear_silu_gated(gate: nn.Linear, value: nn.Linear, x: Tensor) -> Tensor:
+    """silu(gate(x)) * value(x), of SwiGLU; x (..., in) to (..., out). The layers have no biases."""
+    if _through_onednn(x):
+        open_ = torch.ops.mkldnn._linear_pointwise(x, gate.weight, None, "swish", [], "")
+        return torch.ops.mkldnn._linear_pointwise.binary(x, open_, value.weight, None, "mul")
+    return F.silu(gate(x)) * value(x)
+
+
 def _through_onednn(x: Tensor) -> bool:
     """Whether this is plain float32 inference on a CPU; the fused operation has neither gradient nor autocast."""
     if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):

@@ -67,6 +67,30 @@ class ChosenDepth(Depth):
         return whole_numbers(self.depths, device)[which]
 
 
+class PowerDepth(Depth):
+    """1, 2, 4 .. or all layers, equally likely.
+
+    Source: FlexTok (arXiv 2502.13967), of positions.
+    """
+
+    def forward(self, batch: int, layers: int, device: torch.device) -> Tensor:
+        """See Depth."""
+        exponent = torch.randint((layers - 1).bit_length() + 1, (batch,), device=device)
+        return (1 << exponent).clamp(max=layers)
+
+
+class RoundedDepth(Depth):
+    """Any number of layers, equally likely, rounded up to a power of two or to all layers.
+
+    Source: FlexTok (arXiv 2502.13967), of positions.
+    """
+
+    def forward(self, batch: int, layers: int, device: torch.device) -> Tensor:
+        """See Depth."""
+        drawn = torch.randint(1, layers + 1, (batch,), device=device)
+        return (1 << drawn.double().log2().ceil().long()).clamp(max=layers)
+
+
 class PerBatch(Depth):
     """One draw of another rule for the whole batch.
 
