@@ -291,8 +291,9 @@ class Reconstruction:
         x_hat: as x; None when the objective reads no media (`forward(..., pixels=False)`).
         losses: unweighted scalars by name, from the quantizer or the codec itself.
         logits: (B, V, *S) where the decoder predicts the codes of another tokenizer (TiTok stage 1), else None.
-        features: (B, D, T) where the first codebook learns from a teacher (SpeechTokenizer): its quantized latent,
-            through the codec's own projection to the teacher's D; else None.
+        features: (B, D, T) where the first codebook learns from a teacher (SpeechTokenizer): its quantized latent; (B, D,
+            h, w) where patches inside the decoder do (FlexTok). Both through the codec's own map to the teacher's D;
+            else None.
     """
 
     tokens: Tokens | None
@@ -308,8 +309,7 @@ class Sampling:
 
     Args:
         steps: of the solver, at least 1.
-        guidance: how far to go from what no tokens would give to what these give, and beyond. 1: as they give; 0: as
-            no tokens would.
+        guidance: how far to go from what no tokens would give to what these give, and beyond. 1: as they give.
         seed: of the noise, 0..2^63 - 1.
         solver: "euler", or "heun", which is of second order and asks the network twice a step.
         projected: of guidance, keep what is orthogonal to the prediction, limited and with momentum ("adaptive

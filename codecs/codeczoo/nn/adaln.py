@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from codeczoo.core.errors import ConfigError
-from codeczoo.nn.linear import linear, linear_silu_gated
+from codeczoo.nn.linear import linear, linear_silu_gated, once
 from codeczoo.nn.registers import Attend
 
 EPSILON = 1e-5
@@ -89,20 +89,20 @@ class Block(nn.Module):
         self.q, self.k, self.v, self.out = (nn.Linear(width, width, bias=False) for _ in range(4))
         self.gate, self.value = (nn.Linear(width, hidden, bias=False) for _ in range(2))
         self.fc2 = nn.Linear(hidden, width, bias=False)
-        for layer in self.children():
-            nn.init.xavier_uniform_(layer.weight)
+        for weight in self.parameters():
+            nn.init.xavier_uniform_(weight)
 
     def forward(self, x: Tensor, attend: Attend, halves: tuple[Plain, Plain], keep: slice) -> Tensor:
         """x (B, L, width) to (B, len(keep), width): the positions `keep` after one block."""
         first, second = halves
-        h = first.norm(x)
+        h = once(first.norm(x))
         q, k, v = (
             linear(layer, part).unflatten(-1, (self.heads, -1))  # (B, L or len(keep), heads, d)
             for layer, part in ((self.q, h[:, keep]), (self.k, h), (self.v, h))
         )
         y = attend(norm(q).transpose(1, 2), norm(k).transpose(1, 2), v.transpose(1, 2), self.scale)
         x = first.add(x[:, keep], linear(self.out, rearrange(y, "b h l d -> b l (h d)")))
-        return second.add(x, linear(self.fc2, linear_silu_gated(self.gate, self.value, second.norm(x))))
+        return second.add(x, linear(self.fc2, linear_silu_gated(self.gate, self.value, once(second.norm(x)))))
 
 
 class Modulation(nn.Module):

@@ -9,6 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def once(x: Tensor) -> Tensor:
+    """x as autocast would give it to each of several layers, changed once."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+
+
 def affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x @ weight.T + bias; x (..., in), weight (out, in), bias (out,) to (..., out)."""
     if _through_onednn(x):
@@ -33,7 +39,7 @@ def linear_silu_gated(gate: nn.Linear, value: nn.Linear, x: Tensor) -> Tensor:
     if _through_onednn(x):
         open_ = torch.ops.mkldnn._linear_pointwise(x, gate.weight, None, "swish", [], "")
         return torch.ops.mkldnn._linear_pointwise.binary(x, open_, value.weight, None, "mul")
-    return F.silu(gate(x)) * value(x)
+    return F.silu(gate(x)).mul_(value(x))
 
 
 def _through_onednn(x: Tensor) -> bool:
