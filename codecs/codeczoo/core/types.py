@@ -291,9 +291,9 @@ class Reconstruction:
         x_hat: as x; None when the objective reads no media (`forward(..., pixels=False)`).
         losses: unweighted scalars by name, from the quantizer or the codec itself.
         logits: (B, V, *S) where the decoder predicts the codes of another tokenizer (TiTok stage 1), else None.
-        features: (B, D, T) where the first codebook learns from a teacher (SpeechTokenizer): its quantized latent; (B, D,
-            h, w) where patches inside the decoder do (FlexTok). Both through the codec's own map to the teacher's D;
-            else None.
+        features: (B, D, T) where the first codebook learns from a teacher (SpeechTokenizer): its quantized latent;
+            (B, D, h, w) where patches inside the decoder do (FlexTok). Both through the codec's own map to the
+            teacher's D; else None.
     """
 
     tokens: Tokens | None
