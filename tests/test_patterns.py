@@ -15,7 +15,18 @@ from codeczoo.core.types import StreamSpec, Tokens, TokenSpec
 from codeczoo.export import dataset
 from codeczoo.export.batches import Runner
 from codeczoo.export.dataset import Document
-from codeczoo.export.patterns import CoarseFirst, Delay, Flat, Parallel, Pattern, grid_of, sizes_of
+from codeczoo.export.patterns import (
+    CoarseFirst,
+    Delay,
+    Flat,
+    FrameMajor,
+    LayerMajor,
+    Parallel,
+    Pattern,
+    grid_of,
+    sizes_of,
+)
+from codeczoo.export.patterns.flat import OneRow
 
 K, CARD = 4, 16
 MOSHI = [0, 1, 1, 1]
@@ -31,6 +42,11 @@ UNEVEN = spec_of((16, 4, 8))
 PATTERNS: dict[str, Callable[[TokenSpec], Pattern]] = {
     "flat": Flat,
     "flat after text": lambda spec: Flat(spec, 32000),
+    "flat, shared ids": lambda spec: Flat(spec, 7, "shared"),
+    "layer-major, shared ids": lambda spec: LayerMajor(spec, 0, "shared"),
+    "frame-major, shared ids": lambda spec: FrameMajor(spec, 0, "shared"),
+    "delay, own ids": lambda spec: Delay(spec, vocab_offset=3, offsets="own"),
+    "coarse first, own ids": lambda spec: CoarseFirst(spec, offsets="own"),
     "parallel": Parallel,
     "delay": Delay,
     "moshi": lambda spec: Delay(spec, delays=[0] + [1] * (len(spec.streams[0].vocab_sizes) - 1)),
@@ -64,12 +80,19 @@ def test_every_pattern_has_an_exact_inverse(name: str, data: st.DataObject) -> N
     spec = data.draw(st.sampled_from([SPEC, UNEVEN, spec_of((5,))]))
     lengths = data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=4))
     codebooks = data.draw(st.integers(1, len(spec.streams[0].vocab_sizes)))
-    tokens = document(lengths, spec, codebooks, data.draw(st.integers(0, 99)))
     pattern = PATTERNS[name](spec)
+    fixed = pattern.codebooks if isinstance(pattern, OneRow) else None
+    tokens = document(lengths, spec, fixed or codebooks, data.draw(st.integers(0, 99)))
     ids = pattern.ids(tokens)
     assert ids.min() >= pattern.vocabulary.offset and ids.max() < pattern.vocabulary.size
     assert ids.shape[:-1] == (() if pattern.rows is None else (len(spec.streams[0].vocab_sizes),))
     assert same(pattern.tokens(ids, sizes_of(tokens), grid_of(tokens)), tokens)
+    books = pattern.books(ids, grid_of(tokens))
+    assert books.shape == ids.shape
+    for k in range(tokens.streams[0].shape[1]):  # every code has its codebook
+        codes = np.concatenate([tokens[i].codes[0, k].numpy() for i in range(tokens.batch)])
+        assert sorted(ids[books == k] - pattern.vocabulary.first[k]) == sorted(codes)
+    assert (books < 0).sum() == ids.size - sum(tokens[i].codes.numel() for i in range(tokens.batch))
 
 
 @pytest.mark.parametrize("name", PATTERNS)
@@ -141,6 +164,18 @@ def test_layouts_are_audiocraft_s(pattern: Pattern, layout: Callable[[int], list
     assert pattern.vocabulary.special == {"special": CARD} and pattern.vocabulary.size == CARD + 1
 
 
+def test_shared_and_own_ids_written_out() -> None:
+    codes = torch.tensor([[[1, 2], [3, 4], [5, 6]]])  # (1, K=3, T=2)
+    tokens = Tokens(UNEVEN, (codes,), torch.tensor([[9]]), None, 24000)  # of 16, 4 and 8 entries
+    shared, own = Flat(UNEVEN, 100, "shared"), Parallel(UNEVEN, vocab_offset=100, offsets="own")
+    assert shared.ids(tokens).tolist() == [116, 101, 103, 105, 102, 104, 106, 117]
+    assert shared.vocabulary.size == 120 and own.vocabulary.size == 129
+    assert own.ids(tokens).tolist() == [[128, 101, 102], [128, 119, 120], [128, 125, 126]]
+    assert LayerMajor(UNEVEN, 0, "shared").ids(tokens).tolist() == [16, 1, 2, 3, 4, 5, 6, 17]
+    with pytest.raises(FormatError, match="place 2: id 104 does not belong there"):  # the second codebook has 4 entries
+        shared.tokens([116, 101, 104, 105, 117])
+
+
 def test_delay_written_out() -> None:
     codes = torch.arange(8).view(1, K, 2)
     ids = Delay(SPEC).ids(Tokens(SPEC, (codes,), torch.tensor([[640]])))
@@ -194,6 +229,10 @@ def test_sizes_follow_from_generated_ids_where_the_spec_has_a_rate() -> None:
         (lambda: Delay(SPEC, delays=[0, 1, 2, -1]), "at least 0"),
         (lambda: CoarseFirst(SPEC, delays=[0] * 4), "delays must be 3 numbers"),
         (lambda: Parallel(SPEC, codebooks=5), r"codebooks must be 1\.\.4, got 5"),
+        (lambda: Flat(SPEC, 0, "shared", 5), r"codebooks must be 1\.\.4, got 5"),
+        (lambda: Flat(SPEC, 0, "both"), "own or shared, got 'both'"),  # type: ignore[arg-type]
+        (lambda: Flat(SPEC, 0, "shared").ids(document([3], codebooks=2)), "2 codebooks; shared ids want 4"),
+        (lambda: Flat(TokenSpec("audio", "second", SPEC.streams * 2), 0, "shared"), "codecs of one stream"),
         (lambda: Parallel(SPEC, codebooks=0), r"1\.\.4, got 0"),
         (lambda: Parallel(SPEC, vocab_offset=-1), "at least 0, got -1"),
         (lambda: Parallel(SPEC, 2).ids(document([3])), "4 codebooks"),
@@ -208,7 +247,8 @@ def test_wrong_arguments_are_told(make: Callable[[], object], message: str) -> N
 
 @pytest.mark.parametrize("format_", export.FORMATS)
 @pytest.mark.parametrize(
-    "pattern", [Flat(SPEC), Parallel(SPEC, 3), Delay(SPEC, 3, [0, 2, 2], 70000), CoarseFirst(SPEC, 3)]
+    "pattern",
+    [Flat(SPEC), LayerMajor(SPEC, 5), Parallel(SPEC, 3), Delay(SPEC, 3, [0, 2, 2], 70000), CoarseFirst(SPEC, 3)],
 )
 def test_writers_keep_rows(tmp_path: Path, format_: str, pattern: Pattern) -> None:
     documents = [document([5 + i] * (1 + i % 2), codebooks=1 + i % 3, seed=i) for i in range(5)]

@@ -25,6 +25,7 @@ FORMATS = (
 )  # codeczoo.export.FORMAT has a Writer and a Reader
 # Classes of codeczoo.export.patterns.
 PATTERNS = ("flat", "layer-major", "frame-major", "parallel", "delay", "coarse-first")
+OFFSETS = ("own", "shared")  # ids of codebooks
 DTYPES = ("uint16", "uint32", "int32")
 
 

@@ -5,11 +5,11 @@ recording were coded one by one. Another order of ids is another class; the clas
 header of every export.
 """
 
-from codeczoo.export.patterns.base import Ids, Pattern, Vocabulary, grid_of, sizes_of
+from codeczoo.export.patterns.base import Ids, Offsets, Pattern, Vocabulary, grid_of, sizes_of
 from codeczoo.export.patterns.flat import Flat, FrameMajor, LayerMajor
 from codeczoo.export.patterns.wide import CoarseFirst, Delay, Parallel
 
 __all__ = [
-    "CoarseFirst", "Delay", "Flat", "FrameMajor", "Ids", "LayerMajor", "Parallel", "Pattern", "Vocabulary", "grid_of",
-    "sizes_of",
+    "CoarseFirst", "Delay", "Flat", "FrameMajor", "Ids", "LayerMajor", "Offsets", "Parallel", "Pattern", "Vocabulary",
+    "grid_of", "sizes_of",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from codeczoo.core.errors import FormatError, InputError
 from codeczoo.core.types import Tokens, TokenSpec
+from codeczoo.export import OFFSETS
 
 Ids = NDArray[np.int64]
+Offsets = Literal["own", "shared"]
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,18 @@ class Vocabulary:
     size: int
 
     @staticmethod
-    def of(spec: TokenSpec, offset: int, specials: Sequence[str], shared: bool) -> "Vocabulary":
-        """Each codebook has ids of its own, or all of them start at `offset` when the model tells them by their row.
+    def of(spec: TokenSpec, offset: int, specials: Sequence[str], offsets: Offsets) -> "Vocabulary":
+        """Each codebook has ids of its own, or all of them start at `offset` when the model tells them by their place.
 
-        Raises InputError for a negative offset.
+        Raises InputError for a negative offset, or offsets that are neither "own" nor "shared".
         """
         if offset < 0:
             raise InputError(f"the vocabulary offset must be at least 0, got {offset}")
+        if offsets not in OFFSETS:
+            raise InputError(f"offsets of codebooks are {' or '.join(OFFSETS)}, got {offsets!r}")
         sizes = np.array([size for stream in spec.streams for size in stream.vocab_sizes], dtype=np.int64)
         stream = np.repeat(np.arange(len(spec.streams)), [len(s.vocab_sizes) for s in spec.streams])
-        first = offset + (np.zeros_like(sizes) if shared else np.cumsum(sizes) - sizes)
+        first = offset + (np.zeros_like(sizes) if offsets == "shared" else np.cumsum(sizes) - sizes)
         end = int((first + sizes).max())
         special = {name: end + i for i, name in enumerate(specials)}
         return Vocabulary(offset, first, sizes, stream, special, end + len(specials))
@@ -90,6 +94,10 @@ class Pattern(ABC):
             FormatError: ids that this pattern cannot have made; the text names the first wrong place.
             InputError: `size` or `grid` is needed and not given.
         """
+
+    @abstractmethod
+    def books(self, ids: Ids, grid: Sequence[int] | None = None) -> Ids:
+        """The codebook of each id, counted over all streams; -1 for ids that are no codes. Arguments: see `tokens`."""
 
     def to_dict(self) -> dict[str, Any]:
         """A tree for `core.config.build`, which wants the spec besides: class path and arguments."""
@@ -144,6 +152,14 @@ class Pattern(ABC):
         most = spec.shape[0]
         if left or (most is not None and (first > most or (others and first < most))):
             raise FormatError(f"stream '{spec.name}': {positions} positions do not fill a grid of {[most, *others]}")
+
+
+def checked_codebooks(spec: TokenSpec, codebooks: int | None) -> int:
+    """How many codebooks of the first stream; None: all. Raises InputError for a number out of range."""
+    most = len(spec.streams[0].vocab_sizes)
+    if codebooks is not None and not 1 <= codebooks <= most:
+        raise InputError(f"codebooks must be 1..{most}, got {codebooks}")
+    return most if codebooks is None else codebooks
 
 
 AXES = {"image": 2, "audio": 1, "video": 3}  # numbers that tell the size of one sample

@@ -14,34 +14,35 @@ import torch
 
 from codeczoo.core.errors import FormatError, InputError
 from codeczoo.core.types import Tokens, TokenSpec
-from codeczoo.export.patterns.base import Ids, Pattern, Vocabulary
+from codeczoo.export.patterns.base import Ids, Offsets, Pattern, Vocabulary, checked_codebooks
 
 SPECIAL = "special"
 
 
 class Wide(Pattern):
-    """One stream in K rows. All codebooks share their ids: code c is id vocab_offset + c, in whichever row.
+    """One stream in K rows. Codebooks share their ids, for models with an embedding table for each, or have their own.
 
-    The special id follows the largest codebook. Rows of codebooks that a document lacks hold nothing else.
+    The special id follows the last code. Rows of codebooks that a document lacks hold nothing else.
 
     Args:
         spec: of the codec, one stream.
         codebooks: K, rows; None: all of the codec.
-        vocab_offset: id of code 0.
+        vocab_offset: id of code 0 of the first codebook.
+        offsets: "shared" or "own" ids of the codebooks.
     """
 
-    OPTIONS: ClassVar[tuple[str, ...]] = ("codebooks",)
+    OPTIONS: ClassVar[tuple[str, ...]] = ("codebooks", "offsets")
     rows: int
 
-    def __init__(self, spec: TokenSpec, codebooks: int | None = None, vocab_offset: int = 0) -> None:
+    def __init__(
+        self, spec: TokenSpec, codebooks: int | None = None, vocab_offset: int = 0, offsets: Offsets = "shared"
+    ) -> None:
         name = type(self).__name__
         if len(spec.streams) != 1:
             raise InputError(f"pattern {name} takes codecs of one stream, this one has {len(spec.streams)}")
-        most = len(spec.streams[0].vocab_sizes)
-        self.codebooks = self.rows = most if codebooks is None else codebooks
-        if not 1 <= self.codebooks <= most:
-            raise InputError(f"pattern {name}: codebooks must be 1..{most}, got {codebooks}")
-        super().__init__(spec, Vocabulary.of(spec, vocab_offset, (SPECIAL,), shared=True))
+        self.codebooks = self.rows = checked_codebooks(spec, codebooks)
+        self.offsets = offsets
+        super().__init__(spec, Vocabulary.of(spec, vocab_offset, (SPECIAL,), offsets))
 
     @abstractmethod
     def starts(self, positions: int) -> Ids:
@@ -63,9 +64,13 @@ class Wide(Pattern):
             raise InputError(f"{codes.shape[1]} positions of {len(codes)} codebooks; wanted 1.. of 1..{self.rows}")
         layout = self.layout(codes.shape[1])
         filled = np.full(layout.shape, self.vocabulary.special[SPECIAL])
-        for row, book, steps in zip(filled, codes, layout, strict=False):  # absent codebooks stay special
-            row[steps >= 0] = self.vocabulary.offset + book
+        for row, book, steps, first in zip(filled, codes, layout, self.vocabulary.first, strict=False):
+            row[steps >= 0] = first + book  # absent codebooks stay special
         return filled
+
+    def books(self, ids: Ids, grid: Sequence[int] | None = None) -> Ids:
+        """See Pattern."""
+        return np.where(ids == self.vocabulary.special[SPECIAL], -1, np.arange(len(ids))[:, None])
 
     def tokens(
         self, ids: Sequence[Any] | Ids, size: Sequence[int] | None = None, grid: Sequence[int] | None = None
@@ -88,7 +93,7 @@ class Wide(Pattern):
 
         Row 0 tells the number of positions; then everything must stand where the layout says.
         """
-        special, offset = self.vocabulary.special[SPECIAL], self.vocabulary.offset
+        special, first = self.vocabulary.special[SPECIAL], self.vocabulary.first[: self.rows, None]
         begin = place + int(self.starts(1)[0])
         ends = np.flatnonzero(table[0, begin:] == special)
         positions = int(ends[0]) if len(ends) else max(0, table.shape[1] - begin)
@@ -96,15 +101,17 @@ class Wide(Pattern):
         layout[present:] = -1
         found = table[:, place : place + layout.shape[1]]
         due = layout[:, : found.shape[1]] >= 0
-        limit = offset + self.vocabulary.sizes[: self.rows, None]
-        right = np.where(due, (found >= offset) & (found < limit), found == special)
+        limit = first + self.vocabulary.sizes[: self.rows, None]
+        right = np.where(due, (found >= first) & (found < limit), found == special)
         if not right.all():
             step, row = np.argwhere(~right.T)[0]
-            wanted = f"a code of {offset}..{limit[row, 0] - 1}" if due[row, step] else f"the special id {special}"
+            wanted = (
+                f"a code of {first[row, 0]}..{limit[row, 0] - 1}" if due[row, step] else f"the special id {special}"
+            )
             raise FormatError(f"step {place + step}, codebook {row}: id {found[row, step]}, wanted {wanted}")
         if found.shape[1] < layout.shape[1]:
             raise FormatError(f"step {table.shape[1]}: the ids end within the sample that begins at step {place}")
-        return found[:present][due[:present]].reshape(present, -1) - offset, layout.shape[1]
+        return found[:present][due[:present]].reshape(present, -1) - first[:present], layout.shape[1]
 
 
 class Parallel(Wide):
@@ -118,16 +125,21 @@ class Delay(Wide):
     """Codebook k of position t at step 1 + t + delays[k]: S = T + 1 + max(delays).
 
     Args:
-        spec, codebooks, vocab_offset: see Wide.
+        spec, codebooks, vocab_offset, offsets: see Wide.
         delays: steps, at least 0, one for each row; None: 0, 1 .. K - 1, as MusicGen's. Moshi's are 0, 1, 1 .. 1.
     """
 
-    OPTIONS: ClassVar[tuple[str, ...]] = ("codebooks", "delays")
+    OPTIONS: ClassVar[tuple[str, ...]] = (*Wide.OPTIONS, "delays")
 
     def __init__(
-        self, spec: TokenSpec, codebooks: int | None = None, delays: Sequence[int] | None = None, vocab_offset: int = 0
+        self,
+        spec: TokenSpec,
+        codebooks: int | None = None,
+        delays: Sequence[int] | None = None,
+        vocab_offset: int = 0,
+        offsets: Offsets = "shared",
     ) -> None:
-        super().__init__(spec, codebooks, vocab_offset)
+        super().__init__(spec, codebooks, vocab_offset, offsets)
         self.delays = list(range(self.rows)) if delays is None else _checked(delays, self.rows)
 
     def starts(self, positions: int) -> Ids:
@@ -140,16 +152,21 @@ class CoarseFirst(Wide):
     Position t of codebook 0 stands at step 1 + t, of codebook k > 0 at step 1 + T + t + delays[k - 1].
 
     Args:
-        spec, codebooks, vocab_offset: see Wide.
+        spec, codebooks, vocab_offset, offsets: see Wide.
         delays: steps, at least 0, one for each row but the first; None: all 0.
     """
 
-    OPTIONS: ClassVar[tuple[str, ...]] = ("codebooks", "delays")
+    OPTIONS: ClassVar[tuple[str, ...]] = (*Wide.OPTIONS, "delays")
 
     def __init__(
-        self, spec: TokenSpec, codebooks: int | None = None, delays: Sequence[int] | None = None, vocab_offset: int = 0
+        self,
+        spec: TokenSpec,
+        codebooks: int | None = None,
+        delays: Sequence[int] | None = None,
+        vocab_offset: int = 0,
+        offsets: Offsets = "shared",
     ) -> None:
-        super().__init__(spec, codebooks, vocab_offset)
+        super().__init__(spec, codebooks, vocab_offset, offsets)
         self.delays = [0] * (self.rows - 1) if delays is None else _checked(delays, self.rows - 1)
 
     def starts(self, positions: int) -> Ids:
