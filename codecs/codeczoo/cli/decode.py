@@ -1,7 +1,7 @@
 """`codeczoo decode`: .cz token files back to media of the original size."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ def add_parser(subparsers: Any) -> None:
         description="One picture, recording or clip per .cz file, of the original size, rate and length. Outputs that "
         "exist are skipped. Files of EnCodec and DAC (.ecdc, .dac) are decoded too; --codec names the weights.",
     )
-    common.add_inputs(parser, ".cz files")
+    common.add_inputs(parser, ".cz files, and exports")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the media")
     common.add_codec(parser, required=False)
     common.add_prefix(parser)
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from codeczoo.io.files import Found, find
 
     report, folder = common.Report(args.json), common.output_folder(args.output)
-    found = find(args.paths, common.TOKEN_SUFFIXES)
+    found = [*exported(args.paths), *find([p for p in args.paths if not is_export(p)], common.TOKEN_SUFFIXES)]
     runner = common.open_codec(args, args.codec or named_codec(found))
     common.set_sampling(args, runner.codec)
     options = Options(window=args.window, audio=common.audio_of(args), tile=args.tile)
@@ -65,6 +65,21 @@ def run(args: argparse.Namespace) -> int:
     return report.finish("decoded", {"skipped": len(found) - len(files)})
 
 
+def is_export(path: str) -> bool:
+    """Whether that is what `codeczoo export` made."""
+    return (Path(path) / "header.json").is_file()
+
+
+def exported(paths: "Sequence[str]") -> "Iterator[Found]":
+    """The documents of all exports among the paths. Raises FormatError."""
+    for path in filter(is_export, paths):
+        from codeczoo.export import dataset
+        from codeczoo.export.unpack import unpack
+
+        reader = dataset.read(path)
+        yield from unpack(reader, range(len(reader)))
+
+
 def named_codec(files: "Sequence[Found]") -> str:
     """The codec that the first readable file names. Raises InputError when none is readable."""
     from codeczoo.io import tokens
@@ -72,7 +87,7 @@ def named_codec(files: "Sequence[Found]") -> str:
     errors = []
     for found in files:
         try:
-            return tokens.read_header(found.path).codec
+            return tokens.read_header(found.source()).codec
         except CodeczooError as error:
             errors.append(str(error))
     raise InputError(f"no .cz file can be read; {errors[0]}")

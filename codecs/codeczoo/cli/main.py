@@ -19,6 +19,8 @@ COMMANDS = {
     "encode": ("codeczoo.cli.encode", "files to .cz token files"),
     "decode": ("codeczoo.cli.decode", ".cz token files back to media"),
     "export": ("codeczoo.cli.export", "tokens as a data set for language-model training"),
+    "vocabulary": ("codeczoo.cli.vocabulary", "one vocabulary for text and several codecs"),
+    "inspect": ("codeczoo.cli.inspect", "what is in an export; samples of it decoded"),
     "eval": ("codeczoo.cli.eval", "quality and bits at every rate, beside JPEG and WebP"),
     "list": ("codeczoo.cli.list", "table of all recipes"),
     "info": ("codeczoo.cli.info", "about a recipe, a weights file or a .cz file"),

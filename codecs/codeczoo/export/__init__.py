@@ -6,30 +6,26 @@ x_hat = codec.decode(reader.tokens(0))     # exactly the tokens that were export
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from codeczoo.export.dataset import Reader as Reader
     from codeczoo.export.dataset import read as read
+    from codeczoo.export.generation import generated as generated
 
-__all__ = ["Reader", "read"]
+__all__ = ["Reader", "generated", "read"]
 
 # Here, because the command line shows them and this module costs no import of torch.
-FORMATS = (
-    "parquet",
-    "litdata",
-    "megatron",
-    "webdataset",
-    "npy",
-    "hf",
-)  # codeczoo.export.FORMAT has a Writer and a Reader
+# A format is a module of this package with a Writer and a Reader.
+FORMATS = ("parquet", "litdata", "megatron", "webdataset", "npy", "hf")
 # Classes of codeczoo.export.patterns.
 PATTERNS = ("flat", "layer-major", "frame-major", "parallel", "delay", "coarse-first")
-OFFSETS = ("own", "shared")  # ids of codebooks
+OFFSETS: tuple[Literal["own"], Literal["shared"]] = ("own", "shared")  # ids of codebooks
 DTYPES = ("uint16", "uint32", "int32")
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(import_module("codeczoo.export.dataset"), name)
+        module = "generation" if name == "generated" else "dataset"
+        return getattr(import_module(f"codeczoo.export.{module}"), name)
     raise AttributeError(f"module 'codeczoo.export' has no attribute '{name}'")

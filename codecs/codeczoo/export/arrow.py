@@ -6,6 +6,7 @@ sha256, gains, about (JSON).
 
 import json
 from abc import abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,15 +102,31 @@ class Reader(dataset.Reader):
 
     def document(self, i: int) -> Document:
         table, row = self._row(self._number(i))
-        values = {key: table[key][row].as_py() for key in COLUMNS if key in table.column_names}
+        return self._document({key: table[key][row].as_py() for key in COLUMNS if key in table.column_names})
+
+    def _document(self, values: dict[str, Any]) -> Document:
         plain = {key: json.loads(values[key]) for key in JSON if values.get(key)}
         return Document.from_dict(values | plain, self.spec.media)
 
+    def __iter__(self) -> Iterator[tuple[Document, NDArray[Any]]]:
+        """See dataset.Reader; much faster than one after the other."""
+        for number in range(len(self._starts) - 1):
+            table = self._load(number).combine_chunks()
+            rows = table.select([key for key in COLUMNS if key in table.column_names]).to_pylist()
+            tokens = table["tokens"].chunk(0)
+            offsets, flat = tokens.offsets.to_numpy(), tokens.values.to_numpy()
+            for i, row in enumerate(rows):
+                yield self._document(row), self._in_rows(i, flat[offsets[i] : offsets[i + 1]])
+
     def _row(self, i: int) -> tuple[pa.Table, int]:
         number = int(np.searchsorted(self._starts, i, side="right")) - 1
-        if self._loaded is None or self._loaded[0] != number:
-            try:
-                self._loaded = (number, self._table(number))
-            except (OSError, pa.ArrowException) as error:
-                raise FormatError(f"{self.folder}: {error}") from None
-        return self._loaded[1], i - int(self._starts[number])
+        loaded = self._loaded  # once: other threads read too
+        if loaded is None or loaded[0] != number:
+            self._loaded = loaded = (number, self._load(number))
+        return loaded[1], i - int(self._starts[number])
+
+    def _load(self, number: int) -> pa.Table:
+        try:
+            return self._table(number)
+        except (OSError, pa.ArrowException) as error:
+            raise FormatError(f"{self.folder}: {error}") from None

@@ -127,7 +127,7 @@ class Clips(Media):
     def format_of(self, found: Found) -> str:
         """See Media: pictures come back as pictures."""
         try:
-            about = tokens.read_header(found.path)
+            about = tokens.read_header(found.source())
         except CodeczooError:  # told when it is decoded
             return self.FORMATS[0]
         return "png" if about.fit is not None and about.fit.get("rate") is None else self.FORMATS[0]

@@ -40,8 +40,8 @@ class Document:
 
     Args:
         id: its path below the input folder, without suffix.
-        size: of each sample as the codec got it: (H, W), samples, or (T, H, W); see `patterns.sizes_of`.
-        grid: sizes of the position axes, see `patterns.grid_of`.
+        size: of each sample as the codec got it: (H, W), samples, or (T, H, W); see `patterns.sizes_of`. (): not known.
+        grid: sizes of the position axes, see `patterns.grid_of`. (): not known.
         fit: how the media was fitted to the codec; None where there was nothing to do.
         sha256: of the input file's bytes, hex.
         gains: of each window of the first sample, then of the next, where the codec's tokens have gains.
@@ -134,13 +134,20 @@ class Reader(ABC):
 
     def ids(self, i: int) -> NDArray[Any]:
         """Ids of document i, (L,) or (rows, L) as the pattern has it, in the type they are stored in."""
-        row = self._ids(self._number(i))
+        return self._in_rows(i, self._ids(self._number(i)))
+
+    def _in_rows(self, i: int, ids: NDArray[Any]) -> NDArray[Any]:
+        """Ids of document i, step by step, as the pattern has them."""
         rows = self.pattern.rows
         if rows is None:
-            return row
-        if len(row) % rows:
-            raise FormatError(f"{self.folder}: document {i}: {len(row)} ids are no steps of {rows} each")
-        return row.reshape(-1, rows).T  # (L * K,) -> (K, L)
+            return ids
+        if len(ids) % rows:
+            raise FormatError(f"{self.folder}: document {i}: {len(ids)} ids are no steps of {rows} each")
+        return ids.reshape(-1, rows).T  # (L * K,) -> (K, L)
+
+    def __iter__(self) -> Iterator[tuple[Document, NDArray[Any]]]:
+        """All documents with their ids, in order."""
+        return ((self.document(i), self.ids(i)) for i in range(len(self)))
 
     @abstractmethod
     def _ids(self, i: int) -> NDArray[Any]:
@@ -152,16 +159,24 @@ class Reader(ABC):
 
     def tokens(self, i: int) -> Tokens:
         """Document i as the tokens that were exported: `codec.decode(reader.tokens(i))`."""
-        document = self.document(i)
+        return self.tokens_of(self.document(i), self.ids(i))
+
+    def without_text(self, ids: NDArray[Any]) -> Ids:
+        """A document's ids without those of its text, where it has one, int64."""
+        media = ids[ids >= self.pattern.vocabulary.offset] if self.header.get("text") else ids
+        return media.astype(np.int64)
+
+    def tokens_of(self, document: Document, ids: NDArray[Any]) -> Tokens:
+        """A document as the tokens that were exported. Raises FormatError."""
         try:
-            tokens = self.pattern.tokens(self.ids(i).astype(np.int64), document.size, document.grid)
+            tokens = self.pattern.tokens(self.without_text(ids), document.size or None, document.grid or None)
             if isinstance(document.fit, VideoFit) and document.fit.rate is not None:
                 tokens = replace(tokens, sample_rate=float(document.fit.rate))
             if document.gains is None:
                 return tokens
             return replace(tokens, gains=torch.tensor(document.gains).view(tokens.batch, -1))  # (B, windows)
         except (CodeczooError, RuntimeError) as error:
-            raise FormatError(f"{self.folder}: document {i} ({document.id}): {error}") from None
+            raise FormatError(f"{self.folder}: document {document.id}: {error}") from None
 
     def check_codec(self, weights_hash: str) -> None:
         """Raises WeightsError unless these are the weights that the tokens were made with."""
@@ -177,18 +192,23 @@ class Reader(ABC):
 
 def header_of(runner: Runner, pattern: Pattern, format_: str) -> dict[str, Any]:
     """Everything of the header that is known before the first document."""
-    vocabulary, spec = pattern.vocabulary, pattern.spec
-    books = (vocabulary.stream, vocabulary.first, vocabulary.sizes)
     return {
         "version": VERSION,
         "codeczoo": codeczoo.__version__,
         "format": format_,
         "codec": runner.name,
         "weights_hash": runner.weights_hash,
-        "spec": spec.to_dict(),
+        "spec": pattern.spec.to_dict(),
+    } | ids_of(pattern)
+
+
+def ids_of(pattern: Pattern) -> dict[str, Any]:
+    """What the header says of the ids."""
+    vocabulary = pattern.vocabulary
+    return {
         "pattern": pattern.to_dict(),
         "vocab_size": vocabulary.size,
-        "codebooks": [{"stream": int(s), "first_id": int(a), "size": int(n)} for s, a, n in zip(*books, strict=True)],
+        "codebooks": vocabulary.codebooks(),
         "special_ids": vocabulary.special,
         "rows": pattern.rows,
     }

@@ -103,9 +103,11 @@ class Reader(dataset.Reader):
 
     def _ids(self, i: int) -> NDArray[Any]:
         number = int(np.searchsorted(self._starts, i, side="right")) - 1
-        if self._mapped is None or self._mapped[0] != number:
-            self._mapped = (number, np.memmap(self.folder / self._chunks[number]["filename"], np.uint8, mode="r"))
-        data, i = self._mapped[1], i - int(self._starts[number])
+        mapped = self._mapped  # once: other threads read too
+        if mapped is None or mapped[0] != number:
+            path = self.folder / self._chunks[number]["filename"]
+            self._mapped = mapped = (number, np.memmap(path, np.uint8, mode="r"))
+        data, i = mapped[1], i - int(self._starts[number])
         start, end = data[4 + 4 * i : 12 + 4 * i].view("<u4")
         return data[start:end].view(self._dtype)
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from socket import gethostname
+from typing import Any
 from zlib import compress, decompress
 
 import numpy as np
@@ -19,11 +20,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from codeczoo.core.config import build
-from codeczoo.core.errors import FormatError, InputError
+from codeczoo.core.errors import CodeczooError, FormatError, InputError
 from codeczoo.core.types import Tokens, TokenSpec
 from codeczoo.export import dataset, parquet
 from codeczoo.export.batches import Prefix, Runner
-from codeczoo.export.inputs import Absent
+from codeczoo.export.inputs import Absent, Input
+from codeczoo.export.inputs.sidecars import beside
 from codeczoo.export.media import media_of
 from codeczoo.export.patterns import Pattern
 from codeczoo.export.plan import Plan
@@ -109,7 +111,7 @@ class Worker:
             raise InputError(f"weights {runner.weights_hash}: the export was begun with {options['weights_hash']}")
         self.plan, self.spec = plan, spec
         self.media = media_of(runner, Options(options["fit"], options["window"]))
-        self.prefix = Prefix(**options["prefix"])
+        self.prefix, self.sidecars = Prefix(**options["prefix"]), options["sidecars"]
         self.pattern: Pattern = build(options["pattern"] | {"spec": spec}, allow=("codeczoo.export.patterns.",))
         self.header = json.dumps(dataset.header_of(runner, self.pattern, "parquet"))
 
@@ -126,15 +128,22 @@ class Worker:
         with _appearing(self.plan.part(shard)) as temporary:
             writer = parquet.Writer(temporary.parent, self.plan.options["dtype"], temporary.name)
             for (number, one), sample in zip(present, samples, strict=True):
-                if sample.tokens is None:
-                    facts.failed[number] = " ".join(sample.error.split()).removeprefix(f"{one.where}: ")
-                else:
+                try:
+                    if sample.tokens is None:
+                        raise InputError(sample.error)
                     ids = self.pattern.ids(sample.tokens)
-                    writer.add(dataset.document_of(sample, one.said()), ids)
+                    writer.add(dataset.document_of(sample, self.said(one)), ids)
                     facts.add(sample.tokens, ids.size)
+                except (CodeczooError, OSError) as error:
+                    facts.failed[number] = " ".join(str(error).split()).removeprefix(f"{one.where}: ")
                 yield facts
             writer.finish({"codeczoo": self.header, FACTS.decode(): facts.dumps()})
         yield facts
+
+    def said(self, one: Input) -> dict[str, Any] | None:
+        """What is said of an input: where it is listed and, where that is wanted, in files beside it."""
+        said = one.said()
+        return beside(Path(one.path)) | (said or {}) or None if self.sidecars and type(one) is Input else said
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,7 @@ class Reader(dataset.Reader):
     def __init__(self, folder: Path, header: dict[str, Any]) -> None:
         super().__init__(folder, header)
         self._opened: tuple[str, tarfile.TarFile] | None = None
+        self._lock = Lock()  # threads read one after the other
         for number in range(0, len(self), DOCUMENTS):
             if not (folder / name_of(number)).is_file():
                 raise FormatError(f"{folder / name_of(number)} is not there")
@@ -82,13 +84,16 @@ class Reader(dataset.Reader):
             raise FormatError(f"{self.folder}: document {i}: what is known of it is not JSON") from None
 
     def _member(self, i: int, kind: str) -> bytes:
-        name = name_of(i)
+        with self._lock:
+            return self._read(name_of(i), f"{i:09}.{kind}")
+
+    def _read(self, name: str, member: str) -> bytes:
         try:
             if self._opened is None or self._opened[0] != name:
                 if self._opened is not None:
                     self._opened[1].close()
                 self._opened = (name, tarfile.open(self.folder / name))  # noqa: SIM115
-            file = self._opened[1].extractfile(f"{i:09}.{kind}")
+            file = self._opened[1].extractfile(member)
             assert file is not None
             return file.read()
         except (OSError, KeyError, tarfile.TarError) as error:

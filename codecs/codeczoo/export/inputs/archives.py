@@ -53,7 +53,7 @@ class Member(Input):
         values = dict(self.about or {})
         for suffix, start, size in self.beside:
             text = _piece(self.path, start, size).decode(errors="replace")
-            values |= _json(text) if suffix == "json" else {suffix: text.strip()}
+            values |= fields_of(suffix, text)
         return plain(values)
 
 
@@ -123,7 +123,10 @@ def _piece(path: str, start: int, size: int) -> bytes:
     return data
 
 
-def _json(text: str) -> dict[str, Any]:
+def fields_of(suffix: str, text: str) -> dict[str, Any]:
+    """What a member or a file beside the media says: text under its suffix, the fields of JSON under their names."""
+    if suffix != "json":
+        return {suffix: text.strip()}
     try:
         values = json.loads(text)
     except ValueError:

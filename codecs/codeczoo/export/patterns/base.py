@@ -55,6 +55,11 @@ class Vocabulary:
         special = {name: end + i for i, name in enumerate(specials)}
         return Vocabulary(offset, first, sizes, stream, special, end + len(specials))
 
+    def codebooks(self) -> list[dict[str, int]]:
+        """Stream, first id and size of each codebook, plain values."""
+        books = zip(self.stream.tolist(), self.first.tolist(), self.sizes.tolist(), strict=True)
+        return [{"stream": stream, "first_id": first, "size": size} for stream, first, size in books]
+
 
 class Pattern(ABC):
     """Tokens of one document <-> ids.

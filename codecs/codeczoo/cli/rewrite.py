@@ -1,0 +1,80 @@
+"""`codeczoo export --from`: an export in another format, with other ids, shorter, or with text; nothing is encoded."""
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from codeczoo.cli import common, ids
+from codeczoo.core.errors import InputError
+
+if TYPE_CHECKING:
+    from codeczoo.export.dataset import Reader
+    from codeczoo.export.derive import Change, Vary
+
+NOT_HERE = ("codec", "fit", "window", "column", "resume", "sidecars")  # are about encoding
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the export."""
+    from codeczoo.export import dataset
+
+    given = [name for name in NOT_HERE if getattr(args, name)]
+    if args.paths or given:
+        what = f"--{given[0]}" if given else f"PATH {args.paths[0]}"
+        raise InputError(f"{what} is about encoding; with --from nothing is encoded")
+    report, reader = common.Report(args.json), dataset.read(args.from_)
+    place = ids.place_of(args, reader.spec, reader.header["codec"], reader.header["weights_hash"])
+    pattern = pattern_of(args, reader, place)
+    vary = vary_of(args, reader)
+    header = write(args, reader, ids.change_of(args, place, pattern, vary), place)
+    report.done = header["documents"]
+    return report.finish("exported", {key: header[key] for key in ("tokens", "vocab_size", "dtype")})
+
+
+def write(args: argparse.Namespace, reader: "Reader", change: "Change", place: ids.Place) -> dict[str, Any]:
+    """Derives `args.output` from an export; returns its header."""
+    from codeczoo.export import card, dataset
+    from codeczoo.export.derive import derive
+    from codeczoo.export.vocabulary import TOKENIZER
+
+    header, Writer = change.header(reader), dataset.format_module(args.format).Writer
+    if place.about is not None:
+        header["vocabulary"] = place.about
+    dtype = Writer.dtype_for(max(header["vocab_size"], place.size), args.dtype)
+    with dataset.atomic_folder(Path(args.output), args.overwrite) as folder:
+        documents = common.progress(change.of(reader), len(reader), "write")
+        header = derive(documents, header, folder, args.format, dtype)
+        place.save(folder)
+        old = reader.folder / TOKENIZER
+        if not place.extended and header.get("text") and old.is_dir():
+            shutil.copytree(old, folder / TOKENIZER)
+        card.write(dataset.read(folder))
+    return header
+
+
+def pattern_of(args: argparse.Namespace, reader: "Reader", place: ids.Place) -> Any:
+    """Another pattern than that of the export, where one is asked for: what nobody chose stays as it is."""
+    from codeczoo.core.config import build
+    from codeczoo.export.batches import Prefix
+
+    if args.pattern is not None:
+        stays = {} if "vocab_offset" in place.given else {"vocab_offset": reader.pattern.vocabulary.offset}
+        return ids.pattern_of(args, reader.spec, ids.Place(stays | place.given), Prefix(codebooks=args.codebooks))
+    if args.delays is not None:
+        raise InputError("--delays belongs to a --pattern")
+    shared = {"codebooks": args.codebooks} if place.given.get("offsets") == "shared" and args.codebooks else {}
+    return build(reader.header["pattern"] | {"spec": reader.spec} | place.given | shared) if place.given else None
+
+
+def vary_of(args: argparse.Namespace, reader: "Reader") -> "Vary | None":
+    """The prefix that is kept of every document. Raises InputError."""
+    from codeczoo.export.derive import Vary
+
+    prefix = common.prefix_of(args, reader.spec).check(reader.spec)
+    fixed = {kind: n for kind, n in vars(prefix).items() if n is not None}
+    if len(fixed) + (args.vary is not None) > 1:
+        raise InputError("with --from, one of --positions, --codebooks, --streams, --kbps and --vary at a time")
+    for kind, n in fixed.items():
+        return Vary(kind, n, n)  # type: ignore[arg-type]
+    return ids.vary_of(args, reader.spec)

@@ -1,0 +1,75 @@
+"""The card of an export: README.md as the Hugging Face Hub shows it, and card.json for scripts."""
+
+import json
+from typing import Any
+
+from codeczoo import zoo
+from codeczoo.export.dataset import Reader
+from codeczoo.export.statistics import Statistics
+
+README, CARD = "README.md", "card.json"
+FILES = {"parquet": "part-*.parquet", "hf": "data-*.arrow", "webdataset": "tokens-*.tar"}  # that `load_dataset` reads
+SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B")  # the Hub's words
+UNITS = {"image": "pictures", "audio": "recordings", "video": "clips"}
+FACTS = ("codec", "weights_hash", "pattern", "vocab_size", "special_ids", "rows", "dtype", "text", "vary", "vocabulary")
+
+
+def write(reader: Reader) -> dict[str, Any]:
+    """Counts an export and writes its card into its folder. Gives what card.json says."""
+    header = reader.header
+    facts = {key: header.get(key) for key in FACTS}
+    facts |= {"media": reader.spec.media, "format": header["format"], **Statistics.of(reader).to_dict(reader)}
+    (reader.folder / CARD).write_text(json.dumps(facts, indent=2) + "\n")
+    (reader.folder / README).write_text(readme(facts))
+    return facts
+
+
+def readme(facts: dict[str, Any]) -> str:
+    """Front matter and tables."""
+    media, name = UNITS[facts["media"]], zoo.title(facts["codec"])
+    size = SIZES[min(len(SIZES) - 1, max(0, len(str(facts["documents"])) - 3))]
+    front = [
+        "---",
+        f"pretty_name: {json.dumps(f'Tokens of {media}, {name}')}",
+        "tags:",
+        "- codeczoo",
+        f"- {facts['media']}",
+    ]
+    front += ["size_categories:", f"- {size}"]
+    if facts["format"] in FILES:
+        front += ["configs:", "- config_name: default", "  data_files:", "  - split: train"]
+        front += [f'    path: "{FILES[facts["format"]]}"']
+    unit = "picture" if media == "pictures" else "second"
+    length = facts["ids_per_document"]
+    pattern = {key: value for key, value in facts["pattern"].items() if key != "_target_" and value is not None}
+    options = ", ".join(f"{key} {value}" for key, value in pattern.items())
+    rows = {
+        "codec": f"{facts['codec']} (weights {facts['weights_hash']})",
+        "pattern": f"{facts['pattern']['_target_'].rpartition('.')[2]} ({options})",
+        "ids": f"{facts['ids']:,} in {facts['documents']:,} documents, {facts['dtype']}, {facts['codes']:,} are codes",
+        "ids of a document": f"{length['least']} to {length['most']}, {length['mean']:g} on average",
+        "vocabulary": f"{facts['vocab_size']}: {', '.join(f'{k} {v}' for k, v in facts['special_ids'].items())}",
+    }
+    if facts["rows"] is not None:
+        rows["rows"] = f"{facts['rows']}, a row for each codebook; stored step by step"
+    if facts.get("text"):
+        rows["text"] = f"ids of '{facts['text']['field']}' {facts['text']['place']} those of the media"
+    if facts[f"{unit}s"]:
+        bits = (
+            f"{facts[f'bits_per_{unit}']:g} if all codes were as likely, {facts[f'entropy_per_{unit}']:g} by how often"
+        )
+        rows[f"bits per {unit}"] = f"{bits} each occurs ({facts[f'{unit}s']:g} {unit}s)"
+    lines = [*front, "---", "", f"# Tokens of {media}, codec {name}", "", "| | |", "|---|---|"]
+    lines += [f"| {key} | {value} |" for key, value in rows.items()]
+    lines += ["", "| codebook | stream | codes | used | bits of a code |", "|---|---|---|---|---|"]
+    for i, book in enumerate(facts["codebooks"]):
+        if not book["codes"]:  # a prefix without it
+            continue
+        used = f"{book['used']} of {book['size']} ({book['used'] / book['size']:.1%})"
+        lines.append(f"| {i} | {book['stream']} | {book['codes']:,} | {used} | {book['entropy']:.2f} |")
+    lines += ["", "Back to media, exactly:", "", "```python", "import codeczoo, codeczoo.export", ""]
+    lines += [
+        'reader, codec = codeczoo.export.read("."), codeczoo.load("CODEC")',
+        "x_hat = codec.decode(reader.tokens(0))",
+    ]
+    return "\n".join([*lines, "```", ""])
