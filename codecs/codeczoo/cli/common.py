@@ -149,20 +149,26 @@ def find_inputs(media: "Media", paths: Sequence[str], suffixes: Sequence[str]) -
 
 def open_codec(args: argparse.Namespace, name: str) -> "Runner":
     """The codec on its device, ready to run."""
-    import torch
-
     from codeczoo import zoo
     from codeczoo.export.batches import Runner
     from codeczoo.nn.hardware import bf16_is_fast
 
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: there is no CUDA device here")
+    device = device_of(args.device)
     codec = zoo.load(name)
     digest = zoo.weights_hash(codec)
-    device = "cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu"
     if args.precision == "bf16" and not bf16_is_fast(device):
         sys.stderr.write("codeczoo: this processor has no bf16 instructions: float32 will be many times faster\n")
     return Runner(codec.to(device), name, digest, args.batch, args.precision)
+
+
+def device_of(wanted: str) -> str:
+    """What --device means here. Raises InputError where there is none."""
+    import torch
+
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise InputError("--device cuda: there is no CUDA device here")
+    return "cuda" if wanted != "cpu" and there else "cpu"
 
 
 def output_folder(text: str) -> Path:

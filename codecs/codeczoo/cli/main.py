@@ -16,6 +16,7 @@ from codeczoo.core.errors import CodeczooError, InputError, nearest
 # command: (module, its line in `codeczoo --help`). A table, so that the help costs no import.
 COMMANDS = {
     "train": ("codeczoo.cli.train", "train a codec from a recipe"),
+    "latents": ("codeczoo.cli.latents", "pictures through an autoencoder once, for codecs that train behind it"),
     "encode": ("codeczoo.cli.encode", "files to .cz token files"),
     "decode": ("codeczoo.cli.decode", ".cz token files back to media"),
     "export": ("codeczoo.cli.export", "tokens as a data set for language-model training"),

@@ -16,9 +16,9 @@ from codeczoo.data.media import Damaged, Listing, Media, Redraw
 from codeczoo.data.sampling import AUGMENT, BATCH, Draw, generator
 
 # x: a picture (3, H, W) or a clip (3, T, H, W), uint8 or float in [0, 1], or audio (C, T), float in [-1, 1]; key: str;
-# perhaps text: str
+# perhaps text: str, latents: float32 (c, h, w)
 Sample = dict[str, Any]
-# x: float32, (B, ...); key: list[str]; perhaps text: list[str]; lengths: int64 (B,) where audio or clips differ in T
+# x: float32, (B, ...); key: list[str]; perhaps text: list[str], latents; lengths: int64 (B,) where T differs
 Batch = dict[str, Any]
 MOST_IN_A_ROW = 256  # unusable samples, before it is the data set that is wrong
 log = getLogger(__name__)
@@ -33,6 +33,7 @@ def collate(samples: Sequence[Sample | None]) -> Batch:
     if not good:
         raise InputError(f"none of the {len(samples)} samples of a batch can be used; see the warnings")
     batch: Batch = {key: [sample[key] for sample in good] for key in good[0]}
+    batch |= {key: torch.stack(value) for key, value in batch.items() if isinstance(value[0], Tensor) and key != "x"}
     lengths = [x.shape[1] for x in batch["x"]]  # T, but for pictures
     if good[0]["x"].ndim != 3 and len(set(lengths)) > 1:
         padded = pad_sequence([x.transpose(0, 1) for x in batch["x"]], batch_first=True)  # (B, T, C, *S)
