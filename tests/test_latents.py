@@ -113,7 +113,7 @@ def test_pictures_that_moved_are_found_by_root(place: Place, tmp_path: Path) -> 
 
 
 def test_other_autoencoders_and_sizes_are_refused(place: Place) -> None:
-    with pytest.raises(ConfigError, match="are of an autoencoder with weights .*makes them anew"):
+    with pytest.raises(ConfigError, match=r"are of an autoencoder with weights .*makes them anew"):
         place.module(place.vaes[1])
     with pytest.raises(ConfigError, match="has 0 KL autoencoders"):
         place.module(None)
