@@ -227,6 +227,7 @@ class Report:
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
         self.done = 0
+        self.missed = 0
         self.failed: list[dict[str, str]] = []
         self._start = monotonic()
 
@@ -236,8 +237,13 @@ class Report:
         self.failed.append({"path": str(path), "error": error})
         sys.stderr.write(f"codeczoo: {path}: {error}\n")
 
+    def miss(self, path: Path, text: str) -> None:
+        """Counts and reports an input that is done, but missed its target."""
+        self.missed += 1
+        sys.stderr.write(f"codeczoo: {path}: {text}\n")
+
     def finish(self, what: str, facts: dict[str, Any]) -> int:
-        """Prints the end of the report; returns the exit code: 1 when an input was bad.
+        """Prints the end of the report; returns the exit code: 1 when an input was bad or missed its target.
 
         Args:
             what: past tense, e.g. "encoded".
@@ -245,8 +251,9 @@ class Report:
         """
         if self.as_json:
             seconds = round(monotonic() - self._start, 3)
-            say(json.dumps({what: self.done, **facts, "failed": self.failed, "seconds": seconds}))
+            missed = {"missed": self.missed} if self.missed else {}
+            say(json.dumps({what: self.done, **facts, **missed, "failed": self.failed, "seconds": seconds}))
         else:
-            parts = [f"{self.done} {what}", *(f"{name} {value}" for name, value in facts.items() if value)]
-            say(", ".join(parts + ([f"failed {len(self.failed)}"] if self.failed else [])))
-        return 1 if self.failed else 0
+            facts = {**facts, "missed": self.missed, "failed": len(self.failed)}
+            say(", ".join([f"{self.done} {what}", *(f"{name} {value}" for name, value in facts.items() if value)]))
+        return 1 if self.failed or self.missed else 0

@@ -1,9 +1,10 @@
 """`codeczoo encode`: files to .cz token files."""
 
 import argparse
+from collections.abc import Iterable
 from typing import Any
 
-from codeczoo.cli import common
+from codeczoo.cli import common, target
 
 
 def add_parser(subparsers: Any) -> None:
@@ -18,6 +19,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the .cz files")
     common.add_codec(parser)
     common.add_prefix(parser)
+    target.add_target(parser, max_bytes=True)
     common.add_options(parser)
     common.add_audio(parser, "codec for the sound of clips")
     parser.add_argument("--overwrite", action="store_true", help="encode again where the output exists")
@@ -25,15 +27,18 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Encodes. Returns 1 when an input was bad."""
+    """Encodes. Returns 1 when an input was bad or missed the target."""
     from codeczoo.export.batches import threaded
-    from codeczoo.export.sources import Options, Sample
+    from codeczoo.export.sources import Options, Sample, contents
     from codeczoo.io import tokens
+    from codeczoo.io.files import atomic
 
     report, folder = common.Report(args.json), common.output_folder(args.output)
     runner = common.open_codec(args, args.codec)
     options = Options(args.fit, args.window, common.audio_of(args))
     media, prefix = common.open_media(runner, options), common.prefix_of(args, runner.codec.spec)
+    cutter = target.cutter_of(args, media, prefix)
+    chosen = None if cutter is None else target.Chosen(cutter, report)
     foreign = [suffix for suffix in media.TOKEN_SUFFIXES if suffix != tokens.SUFFIX]
     found = common.find_inputs(media, args.paths, (*media.SUFFIXES, *foreign))
     files = [f for f in found if args.overwrite or not f.output(folder, tokens.SUFFIX).exists()]
@@ -41,19 +46,22 @@ def run(args: argparse.Namespace) -> int:
     def write(sample: Sample) -> tuple[Sample, int]:
         if sample.tokens is None:
             return sample, 0
-        fit = None if sample.fit is None else sample.fit.to_dict()
-        path = sample.found.output(folder, tokens.SUFFIX)
-        name, digest = runner.name, runner.weights_hash
-        return sample, tokens.write(
-            path, sample.tokens, codec=name, weights_hash=digest, fit=fit, attachments=sample.attachments
-        )
+        data = contents(runner, sample)
+        with atomic(sample.found.output(folder, tokens.SUFFIX)) as temporary:
+            temporary.write_bytes(data)
+        return sample, len(data)
 
     size = 0
-    samples = threaded(map(media.complete, media.encode(files, prefix)), write, 2 * args.batch)
+    encoded: Iterable[Sample] = map(media.complete, media.encode(files, prefix))
+    samples = threaded(encoded if cutter is None else cutter.cut(encoded), write, 2 * args.batch)
     for sample, written in common.progress(samples, len(files), "encode"):
         size += written
         if sample.error:
             report.fail(sample.found.path, sample.error)
         else:
             report.done += 1
+            if chosen is not None:
+                chosen.add(sample, written)
+    if chosen is not None:
+        chosen.finish()
     return report.finish("encoded", {"skipped": len(found) - len(files), "bytes": size})

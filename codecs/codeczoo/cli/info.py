@@ -67,6 +67,7 @@ def tokens_facts(path: Path) -> dict[str, Any]:
         "shapes": header.shapes,
         **(clip_facts(header) if header.spec.media == "video" else {}),
         "fit": header.fit,
+        **target_facts(header),
         **attachment_facts(path),
         "payload_bytes": header.payload_bytes,
         "bytes": header.total_bytes,
@@ -84,6 +85,14 @@ def clip_facts(header: "Header") -> dict[str, Any]:
     rate = None if header.fit is None else VideoFit.from_dict(header.fit).rate
     seconds = "" if rate is None else f", {float(rate):.5g} frames/s, {float(frames / rate):.2f} s"
     return {"clip": f"{frames} frame{'s' if frames > 1 else ''} of {height}x{width}{seconds}"}
+
+
+def target_facts(header: "Header") -> dict[str, Any]:
+    """What the number of tokens was chosen for."""
+    if header.target is None:
+        return {}
+    facts = header.target.to_dict()
+    return facts | {"met": header.target.met} if "target" in facts else facts
 
 
 def attachment_facts(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """`codeczoo COMMAND ...`: finds the command's module, runs it, turns errors into one line and an exit code.
 
-Exit codes: 0 done; 1 done, but some inputs failed (each was reported); 2 nothing could be done; 130 interrupted.
+Exit codes: 0 done; 1 done, but some inputs failed or missed their --target (each was reported); 2 nothing could be
+done; 130 interrupted.
 """
 
 import argparse

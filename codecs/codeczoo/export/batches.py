@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from itertools import accumulate
 from math import log2
+from operator import itemgetter
 from os import cpu_count
 from typing import Literal, TypeVar
 
@@ -19,6 +20,22 @@ from codeczoo.core.types import Tokens, TokenSpec
 A = TypeVar("A")
 B = TypeVar("B")
 TOGETHER = 60.0  # seconds of audio in a batch, padding and channels counted
+PIXELS = 2**20  # of video in a batch
+
+
+def longest(spec: TokenSpec) -> dict[str, int | None]:
+    """Most positions, codebooks and streams of a sample; None where it follows the size of the media."""
+    return {
+        "positions": spec.streams[0].shape[0],
+        "codebooks": max(len(s.vocab_sizes) for s in spec.streams),
+        "streams": len(spec.streams),
+    }
+
+
+def quality_prefix(spec: TokenSpec) -> str | None:
+    """The kind of prefix that is quality for bits: the codec's first one of a fixed number; None where it has none."""
+    most = longest(spec)
+    return next((kind for kind in spec.prefixes if most[kind] is not None), None)
 
 
 @dataclass(frozen=True)
@@ -31,11 +48,7 @@ class Prefix:
 
     def check(self, spec: TokenSpec) -> "Prefix":
         """Returns self. Raises InputError for a prefix that a codec with this spec never decodes."""
-        most = {
-            "positions": spec.streams[0].shape[0],
-            "codebooks": max(len(s.vocab_sizes) for s in spec.streams),
-            "streams": len(spec.streams),
-        }
+        most = longest(spec)
         for field in fields(self):
             n, limit = getattr(self, field.name), most[field.name]
             if n is None:
@@ -114,22 +127,43 @@ class Runner:
             return in_groups(xs, lambda x: tuple(x.shape), self.batch, run)
 
     def decode(self, samples: Sequence[Tokens]) -> list[Tensor]:
-        """Tokens, a batch of one each, to samples (C, *spatial) float32, on the CPU."""
+        """Tokens, a batch of one each, to samples (C, *spatial) float32, on the CPU.
+
+        Those that differ in the first axis alone are padded to batches: pictures of other prefixes, other durations.
+        """
 
         def run(chosen: list[Tokens]) -> list[Tensor]:
-            n = self._together(chosen[0])
-            stacks = [Tokens.stack(chosen[i : i + n]) for i in range(0, len(chosen), n)]
-            return [x_hat for some in stacks for x_hat in self.codec.decode(some.to(self.device)).float().cpu()]
+            n = self._together(chosen[-1])
+            parts = [chosen[i : i + n] for i in range(0, len(chosen), n)]
+            return [x_hat for part in parts for x_hat in self._decode_batch(part)]
 
+        order = sorted(range(len(samples)), key=lambda i: samples[i].streams[0].shape[2])
         with torch.inference_mode(), self.autocast():
-            return in_groups(samples, _shapes, self.batch, run)
+            decoded = in_groups([samples[i] for i in order], _shapes, self.batch, run)
+        return [x_hat for _, x_hat in sorted(zip(order, decoded, strict=True), key=itemgetter(0))]
+
+    def pieces(self, made: Iterable[Tensor]) -> Iterator[Tensor]:
+        """What the codec makes piece by piece, each as `decode` would: float32, on the CPU."""
+        coming = iter(made)
+        while True:
+            with torch.inference_mode(), self.autocast():
+                piece = next(coming, None)
+            if piece is None:
+                return
+            yield piece.float().cpu()
+
+    def _decode_batch(self, chosen: Sequence[Tokens]) -> list[Tensor]:
+        x_hat = self.codec.decode(Tokens.stack(chosen).to(self.device)).float().cpu()
+        if self.codec.spec.media == "image":
+            return list(x_hat)
+        return [own[:, : _duration(tokens)] for own, tokens in zip(x_hat, chosen, strict=True)]
 
     def _together(self, tokens: Tokens) -> int:
-        """How many samples of this size are decoded at once: recordings have TOGETHER seconds at most."""
-        rate = tokens.spec.sample_rate
-        if tokens.spec.media != "audio" or rate is None:
+        """How many samples are decoded at once that are no longer: TOGETHER seconds of audio, or pixels of video."""
+        if tokens.spec.media == "image":
             return self.batch
-        return max(1, int(TOGETHER * rate / int(tokens.size.max())))
+        most = PIXELS if tokens.spec.media == "video" else TOGETHER * (tokens.spec.sample_rate or 1)
+        return max(1, min(self.batch, int(most / int(tokens.size.prod()))))
 
     def autocast(self) -> torch.autocast:
         """The context that `precision` asks for."""
@@ -137,7 +171,15 @@ class Runner:
 
 
 def _shapes(tokens: Tokens) -> Hashable:
-    return (*(codes.shape for codes in tokens.streams), *tokens.size[0].tolist())
+    """What is the same in a padded batch."""
+    size = tokens.size[0].tolist() if tokens.spec.media == "image" else tokens.size[0, 1:].tolist()
+    return (*((codes.shape[1], *codes.shape[3:]) for codes in tokens.streams), *size)
+
+
+def _duration(tokens: Tokens) -> int:
+    """Samples or frames that one sample of audio or video decodes to."""
+    size, stride = int(tokens.size[0, 0]), tokens.spec.streams[0].stride
+    return size if stride is None else min(size, 1 + (tokens.streams[0].shape[2] - 1) * stride[0])
 
 
 def in_groups(
@@ -178,6 +220,23 @@ def ahead(items: Iterable[A]) -> Iterator[A]:
         while (item := coming.result()) is not None:
             coming = pool.submit(next, made, None)
             yield item
+
+
+def paired(xs: Iterable[Tensor], x_hats: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Two media (B, C, T, ...) in pieces of their own, both in the pieces of the first.
+
+    Raises InputError where the second is shorter.
+    """
+    coming = iter(x_hats)
+    held: Tensor | None = None
+    for x in xs:
+        while held is None or held.shape[2] < x.shape[2]:
+            piece = next(coming, None)
+            if piece is None:
+                raise InputError("it has more than was encoded of it")
+            held = piece if held is None else torch.cat([held, piece], 2)
+        yield x, held[:, :, : x.shape[2]]
+        held = held[:, :, x.shape[2] :]
 
 
 def windows(items: Iterable[A], full: Callable[[list[A]], bool]) -> Iterator[list[A]]:

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from codeczoo.core.errors import CodeczooError, InputError
 from codeczoo.core.types import Tokens
-from codeczoo.export.batches import Prefix, Runner, ahead, threaded, windows
+from codeczoo.export.batches import Prefix, Runner, ahead, paired, threaded, windows
 from codeczoo.export.soundtracks import Soundtracks
 from codeczoo.export.sources import Media, Options, Sample, digest, guarded, refuse
 from codeczoo.io import image, tokens, video
@@ -81,6 +81,18 @@ class Clips(Media):
             return replace(sample, fit=fit, attachments=attachments)
 
         return guarded(run)(sample.found)
+
+    def _original(self, sample: Sample) -> Sample:
+        x, _ = opened(sample.found.source(), sample.found.path.suffix, SHORT)
+        return sample if x is None else replace(sample, x=x[None].float() / 255)
+
+    def pairs(self, sample: Sample) -> Iterator[tuple[Tensor, Tensor]]:
+        """See Media."""
+        assert sample.tokens is not None
+        height, width = sample.tokens.size[0, 1:].tolist()
+        blocks = ahead(video.blocks(sample.found.source(), max(1, AT_ONCE // (height * width))))
+        decoded = decode_pieces(self.codec, sample.tokens.to(self.runner.device))
+        return paired((block[None].float() / 255 for block in blocks), self.runner.pieces(decoded))
 
     def clips(self, files: Iterable[Found]) -> Iterator[Sample]:
         """See Media."""

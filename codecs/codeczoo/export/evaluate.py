@@ -1,6 +1,7 @@
 """How good a codec is at every rate: media through it, measures averaged, baselines beside it at equal bytes."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from math import isnan
 from typing import Any
 
@@ -10,10 +11,10 @@ from torch import Tensor
 from codeczoo import zoo
 from codeczoo.core.errors import InputError
 from codeczoo.core.types import Tokens, TokenSpec
-from codeczoo.export.batches import Prefix, Runner, windows
+from codeczoo.export.batches import Prefix, Runner, longest, quality_prefix, windows
 from codeczoo.export.judges import JUDGES
 from codeczoo.export.judging import Facts, Judge, Measures, Networks
-from codeczoo.export.sources import Sample
+from codeczoo.export.sources import Sample, contents
 from codeczoo.io import tokens as token_file
 from codeczoo.metrics.codebook import CodebookUse
 
@@ -84,8 +85,7 @@ class Evaluation:
         self.sizes: list[tuple[int, ...]] = []
         self.uses = [CodebookUse(spec) for _ in rates]
         self.rows = [
-            [Row(name, label(rate), self.judge) for name in (zoo.title(runner.name), *against)]
-            for rate in rates
+            [Row(name, label(rate), self.judge) for name in (zoo.title(runner.name), *against)] for rate in rates
         ]
 
     def add(self, samples: Iterable[Sample]) -> Iterator[Sample]:
@@ -105,8 +105,7 @@ class Evaluation:
 
     def _measure(self, rows: Sequence[Row], sample: Sample, tokens: Tokens, x_hat: Tensor) -> None:
         assert sample.x is not None
-        x, fit = sample.x[0], None if sample.fit is None else sample.fit.to_dict()
-        data = token_file.dumps(tokens, codec=self.runner.name, weights_hash=self.runner.weights_hash, fit=fit)
+        x, data = sample.x[0], contents(self.runner, replace(sample, tokens=tokens))
         payload, total = token_file.read_header(data).payload_bytes, len(data)
         rows[0].add(x, x_hat, self.judge.sizes(x, tokens, payload, total))
         for name, row in zip(self.against, rows[1:], strict=True):
@@ -148,14 +147,9 @@ def rates_of(spec: TokenSpec, kind: str | None = None, wanted: Sequence[int] = (
         raise InputError("--positions: fewer positions of video are fewer frames, not a lower rate")
     if kind is not None:
         return [Prefix(**{kind: n}).check(spec) for n in sorted(set(wanted))]
-    numbers = {
-        "positions": spec.streams[0].shape[0],
-        "codebooks": max(len(s.vocab_sizes) for s in spec.streams),
-        "streams": len(spec.streams),
-    }
-    fixed = [kind for kind in spec.prefixes if numbers[kind] is not None]
-    if not fixed:
+    first = quality_prefix(spec)
+    if first is None:
         return [Prefix()]
-    full = numbers[fixed[0]] or 1
+    full = longest(spec)[first] or 1
     steps = range(1, full + 1) if full <= 5 else sorted({max(1, full >> i) for i in range(5)})
-    return [Prefix(**{fixed[0]: n}) for n in steps]
+    return [Prefix(**{first: n}) for n in steps]

@@ -33,6 +33,14 @@ class Pictures(Media):
     def _encode(self, files: Iterable[Found], prefix: Prefix) -> Iterator[Sample]:
         return self._encoded(files, prefix, self.options.fit or "resize")
 
+    def _original(self, sample: Sample) -> Sample:
+        return sample
+
+    def joined(self, sample: Sample, x: Tensor) -> Tensor:
+        """See Media: tiles are blended, as they are in the end; all others are what the codec sees."""
+        fit = sample.fit
+        return image.unfit(x, fit)[None] if isinstance(fit, Fit) and fit.mode == "tile" else x
+
     def clips(self, files: Iterable[Found]) -> Iterator[Sample]:
         """See Media: cropped unless another fit was chosen."""
         return self._encoded(files, Prefix(), self.options.fit or "crop")

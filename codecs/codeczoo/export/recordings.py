@@ -16,7 +16,7 @@ from codeczoo.audio.windowed import WindowedCodec
 from codeczoo.core.errors import InputError
 from codeczoo.core.types import Tokens
 from codeczoo.export import foreign
-from codeczoo.export.batches import TOGETHER, Prefix, Runner, threaded, windows
+from codeczoo.export.batches import TOGETHER, Prefix, Runner, paired, threaded, windows
 from codeczoo.export.sources import Media, Options, Sample, digest, guarded, refuse, refuse_clips
 from codeczoo.io import audio, dac_file
 from codeczoo.io.audio_fit import AudioFit, restored, split_channels
@@ -58,14 +58,7 @@ class Recordings(Media):
             sha256 = digest(source)
             if found.path.suffix in self.TOKEN_SUFFIXES:
                 return replace(self.load_tokens(found, prefix), sha256=sha256)
-            duration = audio.info(source).duration
-            if duration is None or duration > self.short:
-                return Sample(found, sha256=sha256)
-            x, rate = audio.read(source)
-            own = at_rate(x, rate, self.codec.sample_rate)
-            fit = AudioFit(rate, x.shape[0], x.shape[1])
-            x = split_channels(own, self.codec.spec.channels)
-            return Sample(found, None, fit, x=x, sha256=sha256)
+            return replace(self._short(found, source), sha256=sha256)
 
         def encode_long(found: Found) -> Sample:
             return self._encode_long(found, prefix)
@@ -78,6 +71,28 @@ class Recordings(Media):
                 elif sample.tokens is None and not sample.error:
                     sample = replace(guarded(encode_long)(sample.found), sha256=sample.sha256)
                 yield sample
+
+    def _short(self, found: Found, source: str | Path | bytes) -> Sample:
+        """A recording with x; without where it is long."""
+        duration = audio.info(source).duration
+        if duration is None or duration > self.short:
+            return Sample(found)
+        x, rate = audio.read(source)
+        own = at_rate(x, rate, self.codec.sample_rate)
+        fit = AudioFit(rate, x.shape[0], x.shape[1])
+        return Sample(found, None, fit, x=split_channels(own, self.codec.spec.channels))
+
+    def _original(self, sample: Sample) -> Sample:
+        return replace(sample, x=self._short(sample.found, sample.found.source()).x)
+
+    def pairs(self, sample: Sample) -> Iterator[tuple[Tensor, Tensor]]:
+        """See Media: pieces of CLIP seconds."""
+        assert sample.tokens is not None
+        self._check_long(self.decodes)
+        frames, channels = round(CLIP * self.codec.sample_rate), self.codec.spec.channels
+        blocks = last_joined(audio.blocks(sample.found.source(), frames, self.codec.sample_rate), frames // 2)
+        decoded = decode_pieces(self.codec, sample.tokens.to(self.runner.device), self.windows)
+        return paired((split_channels(block, channels) for block in blocks), self.runner.pieces(decoded))
 
     def clips(self, files: Iterable[Found]) -> Iterator[Sample]:
         """See Media: the mean of all channels for mono codecs, the first two for stereo ones, at the codec's rate.

@@ -11,7 +11,7 @@ from codeczoo import zoo
 from codeczoo.core.errors import InputError
 from codeczoo.export.batches import Prefix, Runner
 from codeczoo.export.recordings import Recordings
-from codeczoo.export.sources import Options, Sample
+from codeczoo.export.sources import Options, Sample, contents
 from codeczoo.io import sound, tokens
 from codeczoo.io.files import Found
 from codeczoo.io.video_fit import VideoFit
@@ -47,12 +47,7 @@ class Soundtracks:
             name, data = sound.copied(path)
             return fit, {name: data}
         sample = _done(next(self.recordings.encode([Found(path, Path(path.stem))], Prefix())))
-        runner = self.recordings.runner
-        assert sample.tokens is not None and sample.fit is not None
-        data = tokens.dumps(
-            sample.tokens, codec=runner.name, weights_hash=runner.weights_hash, fit=sample.fit.to_dict()
-        )
-        return replace(fit, start=fit.start - begin), {TOKENS: data}
+        return replace(fit, start=fit.start - begin), {TOKENS: contents(self.recordings.runner, sample)}
 
     @contextmanager
     def given(

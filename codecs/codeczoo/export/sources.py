@@ -16,6 +16,7 @@ from codeczoo.io import tokens
 from codeczoo.io.audio_fit import AudioFit
 from codeczoo.io.files import Found
 from codeczoo.io.fit import Fit
+from codeczoo.io.target import Target
 from codeczoo.io.video_fit import VideoFit
 
 
@@ -29,6 +30,7 @@ class Sample:
         fit: how the media was brought to what the codec takes; None where there was nothing to do.
         attachments: what goes with the tokens into their file: the sound of a clip.
         x: what the codec sees, (n, C, *spatial); None where nobody wants it or it is too long to be held.
+        target: what the length of the tokens was chosen for.
         sha256: of the file, hex.
         error: why there are no tokens, one line; empty when all is well.
     """
@@ -38,6 +40,7 @@ class Sample:
     fit: Fit | AudioFit | VideoFit | None = None
     attachments: Mapping[str, bytes] = field(default_factory=dict)
     x: Tensor | None = None
+    target: Target | None = None
     sha256: str = ""
     error: str = ""
 
@@ -99,6 +102,29 @@ class Media(ABC):
         """A sample that `encode` gave, with what else belongs into its token file: the sound of a clip."""
         return sample
 
+    def original(self, sample: Sample) -> Sample:
+        """A sample that `encode` gave, with x, for measuring; x stays None where it is too long: then see `pairs`.
+
+        Raises InputError for what was read from a token file.
+        """
+        if sample.found.path.suffix in self.TOKEN_SUFFIXES:
+            raise InputError("tokens that were in a file have no original that they could be compared with")
+        return self._original(sample)
+
+    @abstractmethod
+    def _original(self, sample: Sample) -> Sample: ...
+
+    def pairs(self, sample: Sample) -> Iterator[tuple[Tensor, Tensor]]:
+        """A long sample that `encode` gave, piece by piece: what the codec saw, and what the tokens decode to.
+
+        Both are (n, C, *spatial), of equal shape.
+        """
+        raise NotImplementedError  # here, everything can be held
+
+    def joined(self, sample: Sample, x: Tensor) -> Tensor:
+        """What is measured of x, or of what its tokens decode to, (n, C, *spatial)."""
+        return x
+
     @abstractmethod
     def clips(self, files: Iterable[Found]) -> Iterator[Sample]:
         """Media for measuring: one piece each, with its tokens and with `x`, held as a whole."""
@@ -124,6 +150,19 @@ class Media(ABC):
         tokens.check_codec(file.header, self.runner.name, self.runner.weights_hash)
         fit = fit_of(file.header.fit, file.header.spec.media)
         return Sample(found, prefix.of(file.tokens), fit, file.attachments)
+
+
+def contents(runner: Runner, sample: Sample) -> bytes:
+    """The token file of an encoded sample. Raises InputError where there can be none."""
+    assert sample.tokens is not None
+    return tokens.dumps(
+        sample.tokens,
+        codec=runner.name,
+        weights_hash=runner.weights_hash,
+        fit=None if sample.fit is None else sample.fit.to_dict(),
+        attachments=sample.attachments,
+        target=sample.target,
+    )
 
 
 def fit_of(values: dict[str, object] | None, media: str) -> Fit | AudioFit | VideoFit | None:

@@ -11,6 +11,7 @@ from typing import Any
 from codeczoo.core.errors import FormatError
 from codeczoo.core.types import Tokens, TokenSpec
 from codeczoo.io.entropy import MAX_VOCAB
+from codeczoo.io.target import Target
 
 MAX_HEADER = 2**20  # bytes of JSON
 # Part of format version 1: text that headers are likely to hold, the likeliest last. Never change it.
@@ -46,6 +47,7 @@ class Header:
         fit: how the media was brought to the codec's size, e.g. `io.image.Fit.to_dict()`.
         gains: as in Tokens, a row for each sample.
         attachments: names and bytes of what follows the codes, in order.
+        target: what the length of the tokens was chosen for; None: nothing was measured.
         payload_bytes: of the coded codes alone; 0 before there is a file.
         total_bytes: of the whole file; 0 before there is one.
     """
@@ -60,6 +62,7 @@ class Header:
     fit: dict[str, Any] | None = None
     gains: tuple[tuple[float, ...], ...] | None = None
     attachments: dict[str, int] | None = None
+    target: Target | None = None
     payload_bytes: int = 0
     total_bytes: int = 0
 
@@ -80,7 +83,12 @@ class Header:
 
 
 def describe(
-    tokens: Tokens, codec: str, weights_hash: str, fit: dict[str, Any] | None, attachments: dict[str, int] | None = None
+    tokens: Tokens,
+    codec: str,
+    weights_hash: str,
+    fit: dict[str, Any] | None,
+    attachments: dict[str, int] | None = None,
+    target: Target | None = None,
 ) -> Header:
     """The header for some tokens. Lengths that leave nothing out are not kept."""
     lengths = tuple(tuple(map(int, n)) for n in tokens.lengths) if tokens.lengths is not None else None
@@ -90,7 +98,17 @@ def describe(
     shapes = tuple(tuple(c.shape[1:]) for c in tokens.streams)
     gains = None if tokens.gains is None else tuple(tuple(map(_float32, row)) for row in tokens.gains.tolist())
     header = Header(
-        codec, weights_hash, tokens.spec, shapes, size, lengths, tokens.sample_rate, fit, gains, attachments or None
+        codec,
+        weights_hash,
+        tokens.spec,
+        shapes,
+        size,
+        lengths,
+        tokens.sample_rate,
+        fit,
+        gains,
+        attachments or None,
+        target,
     )
     check(header)
     return header
@@ -109,6 +127,7 @@ def dump(header: Header) -> bytes:
         "shapes": header.shapes,
         "size": header.size,
         **{key: value for key, value in optional.items() if value is not None},
+        **(header.target.to_dict() if header.target else {}),
     }
     try:
         text = json.dumps(values, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
@@ -139,6 +158,7 @@ def parse(data: bytes) -> Header:
             fit=values.get("fit"),
             gains=_rows(values["gains"]) if "gains" in values else None,
             attachments=values.get("attachments"),
+            target=Target.from_dict(values),
         )
         check(header)
     except (zlib.error, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:

@@ -16,6 +16,7 @@ from codeczoo.core.types import Tokens
 from codeczoo.io import entropy, header
 from codeczoo.io.files import atomic, content
 from codeczoo.io.header import Header
+from codeczoo.io.target import Target
 
 Priors = Sequence[Tensor | None]
 SUFFIX = ".cz"
@@ -46,9 +47,12 @@ def write(
     fit: dict[str, Any] | None = None,
     priors: Priors = (),
     attachments: Mapping[str, bytes] = NOTHING,
+    target: Target | None = None,
 ) -> int:
     """Writes a token file, whole or not at all; gives its size in bytes. Arguments and errors as for `dumps`."""
-    data = dumps(tokens, codec=codec, weights_hash=weights_hash, fit=fit, priors=priors, attachments=attachments)
+    data = dumps(
+        tokens, codec=codec, weights_hash=weights_hash, fit=fit, priors=priors, attachments=attachments, target=target
+    )
     with atomic(path) as temporary:
         temporary.write_bytes(data)
     return len(data)
@@ -102,6 +106,7 @@ def dumps(
     fit: dict[str, Any] | None = None,
     priors: Priors = (),
     attachments: Mapping[str, bytes] = NOTHING,
+    target: Target | None = None,
 ) -> bytes:
     """A token file as bytes. Codes beyond `tokens.lengths` are not kept: they come back as 0.
 
@@ -114,15 +119,15 @@ def dumps(
             short files shorter, but these can then only be read with the same priors.
         attachments: what belongs to the tokens but is none, e.g. the sound of a clip, by name. Readers of format
             version 1 do not take files that have any.
+        target: what the length of the tokens was chosen for; None: for nothing that was measured.
 
     Raises:
         InputError: codes outside their vocabulary, or values that a header cannot hold.
     """
     tokens = tokens.to("cpu")
     try:
-        about = header.describe(
-            tokens, codec, weights_hash, fit, {name: len(data) for name, data in attachments.items()}
-        )
+        sizes = {name: len(data) for name, data in attachments.items()}
+        about = header.describe(tokens, codec, weights_hash, fit, sizes, target)
         front = header.dump(about)
     except FormatError as error:
         raise InputError(f"these tokens cannot be written: {error}") from None
