@@ -2,19 +2,15 @@
 
 import argparse
 import shutil
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from codeczoo.cli import common, ids, rewrite
+from codeczoo.cli.export_progress import watched
+from codeczoo.cli.export_run import engine_of, plan_of, rank_of
 from codeczoo.core.errors import InputError
-from codeczoo.export import DTYPES, FORMATS
-
-if TYPE_CHECKING:
-    from codeczoo.export.plan import Plan
-    from codeczoo.export.shard import Facts
-    from codeczoo.export.sources import Media
+from codeczoo.export import DTYPES, ENGINES, FORMATS
 
 
 def add_parser(subparsers: Any) -> None:
@@ -38,6 +34,10 @@ def add_parser(subparsers: Any) -> None:
     common.add_options(parser)
     what = "what stands in FILE.txt (as text) and FILE.json beside each file is said of it, as by a manifest"
     parser.add_argument("--sidecars", action="store_true", help=what)
+    what = "local: this process; ray: actors of Ray; ranks: the processes that torchrun or srun starts (default local)"
+    parser.add_argument("--engine", choices=ENGINES, default="local", help=what)
+    what = "of engine ray (default: one for each GPU, or CPU where there is none)"
+    parser.add_argument("--workers", type=common.positive, metavar="N", help=f"actors {what}")
     parser.add_argument("--shard", type=common.positive, default=1000, metavar="N", help="inputs a part (default 1000)")
     parser.add_argument("--resume", action="store_true", help="go on with the export that was begun there, if one was")
     parser.add_argument("--overwrite", action="store_true", help="replace an export that is there")
@@ -52,14 +52,14 @@ def run(args: argparse.Namespace) -> int:
     if args.from_ is not None:
         return rewrite.run(args)
     from codeczoo.export import card, store
-    from codeczoo.export.engines import Local
-    from codeczoo.export.shard import Worker
+    from codeczoo.export.engines.ranks import begun
     from codeczoo.export.sources import Options
 
     if not args.paths or args.codec is None:
         raise InputError("PATH and --codec are needed, or --from EXPORT")
     report, out = common.Report(args.json), Path(args.output)
     derived = args.format != "parquet" or args.text is not None or args.vary is not None
+    rank = rank_of(args, derived)
     folder = out.with_name(f"{out.name}.store") if derived else out
     if derived and out.exists() and not args.overwrite:
         raise InputError(f"{out} exists; choose another folder or give --overwrite")
@@ -78,7 +78,6 @@ def run(args: argparse.Namespace) -> int:
         "prefix": asdict(prefix),
         "pattern": pattern.to_dict(),
         "dtype": dataset.dtype_for(size) if derived else dtype,
-        "batch": runner.batch,
         "precision": runner.precision,
         "device": runner.device.type,
         "shard": args.shard,
@@ -87,11 +86,12 @@ def run(args: argparse.Namespace) -> int:
         "fit": args.fit,
         "window": args.window,
     }
-    plan = plan_of(args, folder, media, options)
-    worker = Worker(plan, runner)
-    watch(Local(worker).run(), plan, report)
-    header = dataset.header_of(runner, worker.pattern, "parquet")
+    plan = begun(folder).check(options) if rank.number else plan_of(args, folder, media, options)
+    watched(engine_of(args, plan, runner, rank).run(), plan, report)
+    header = dataset.header_of(runner, pattern, "parquet")
     header = store.finish(plan, header if place.about is None else header | {"vocabulary": place.about})
+    if rank.number:
+        return 0
     report.done, report.failed = header["documents"], store.failures(folder)
     if derived:
         header = rewrite.write(args, dataset.read(folder), change, place)
@@ -99,38 +99,5 @@ def run(args: argparse.Namespace) -> int:
     else:
         place.save(folder)
         card.write(dataset.read(folder))
-    return report.finish("exported", {key: header[key] for key in ("tokens", "vocab_size", "dtype")})
-
-
-def plan_of(args: argparse.Namespace, folder: Path, media: "Media", options: dict[str, Any]) -> "Plan":
-    """The plan that is there, with --resume, or a new one. Raises InputError where it must not be begun, or goes on."""
-    from codeczoo.export import store
-    from codeczoo.export.dataset import HEADER
-    from codeczoo.export.inputs import inputs
-    from codeczoo.export.plan import PLAN, Plan
-
-    if folder.exists():
-        begun = (folder / PLAN).is_file()
-        if begun and args.resume:
-            return Plan.open(folder).check(options)
-        if not args.overwrite:
-            if begun:
-                how = f"{store.state(folder)}: --resume goes on, --overwrite begins anew"
-                raise InputError(f"{folder} holds an export, {how}")
-            raise InputError(f"{folder} exists; choose another folder")
-        if not begun and not (folder / HEADER).is_file():
-            raise InputError(f"{folder} exists and is no export; it is not overwritten")
-    files = inputs(args.paths, (*media.SUFFIXES, *media.TOKEN_SUFFIXES), args.column)
-    with store.aside(folder):
-        return Plan.freeze(folder, files, options, args.shard)
-
-
-def watch(parts: "Iterable[Facts]", plan: "Plan", report: common.Report) -> None:
-    """Waits for all parts; tells failures as they come."""
-    told: dict[int, str] = {}
-    for facts in parts:
-        new = {number: why for number, why in facts.failed.items() if number not in told}
-        for number, why in new.items():
-            one = plan.inputs_of(facts.shard)[number - plan.shards[facts.shard].first]
-            report.fail(Path(one.where), why)
-        told |= new
+    code = report.finish("exported", {key: header[key] for key in ("tokens", "vocab_size", "dtype")})
+    return 0 if args.engine == "ranks" else code

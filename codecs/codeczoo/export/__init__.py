@@ -21,6 +21,7 @@ FORMATS = ("parquet", "litdata", "megatron", "webdataset", "npy", "hf")
 # Classes of codeczoo.export.patterns.
 PATTERNS = ("flat", "layer-major", "frame-major", "parallel", "delay", "coarse-first")
 OFFSETS: tuple[Literal["own"], Literal["shared"]] = ("own", "shared")  # ids of codebooks
+ENGINES = ("local", "ray", "ranks")  # codeczoo.export.engines
 DTYPES = ("uint16", "uint32", "int32")
 
 

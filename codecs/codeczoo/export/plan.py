@@ -59,7 +59,7 @@ class Plan:
             options, most: see Plan.
 
         Raises:
-            InputError: as `inputs` does when iterated, or nothing can be written; then the folder is gone.
+            InputError: as `inputs` does when iterated, or nothing can be written; a folder that was made is gone then.
         """
         decisive = json.dumps({name: value for name, value in options.items() if name != "PATH"})
         shards, digest, start, number, filled = [Shard(0, 0, 0)], sha256(decisive.encode()), 0, 0, 0
@@ -127,7 +127,8 @@ class Plan:
 
 @contextmanager
 def _made(folder: Path) -> Iterator[None]:
-    """Makes the folder; it goes when the block fails. Raises InputError where it cannot be made."""
+    """Makes the folder, which goes when the block fails, if it was not there. Raises InputError where it cannot be."""
+    new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -135,5 +136,6 @@ def _made(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        if new:
+            shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -15,7 +15,6 @@ from typing import Any
 from zlib import compress, decompress
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -25,14 +24,14 @@ from codeczoo.core.types import Tokens, TokenSpec
 from codeczoo.export import dataset, parquet
 from codeczoo.export.batches import Prefix, Runner
 from codeczoo.export.inputs import Absent, Input
-from codeczoo.export.inputs.sidecars import beside
 from codeczoo.export.media import media_of
-from codeczoo.export.patterns import Pattern
+from codeczoo.export.patterns import Ids, Pattern
 from codeczoo.export.plan import Plan
-from codeczoo.export.sources import Options
+from codeczoo.export.sources import Options, Sample
 
 FACTS = b"codeczoo_shard"  # key of a part's metadata
 PARTIAL = ".partial"  # suffix of parts that are not there yet
+NOTHING: Ids = np.zeros(0, np.int64)
 
 
 @dataclass
@@ -72,26 +71,31 @@ class Facts:
 
     def dumps(self) -> str:
         """As JSON."""
-        used = [b64encode(compress(np.packbits(book).tobytes())).decode() for book in self.used]
+        used = [(len(book), b64encode(compress(np.packbits(book).tobytes())).decode()) for book in self.used]
         return json.dumps(self.__dict__ | {"used": used})
 
     @staticmethod
-    def read(plan: Plan, shard: int, spec: TokenSpec) -> "Facts | None":
-        """Of the part of a shard; None where there is none, or one that was not written to its end.
+    def loads(text: str | bytes) -> "Facts":
+        """The inverse of `dumps`. Raises ValueError, TypeError, KeyError."""
+        values = json.loads(text)
+        bits = [(n, np.frombuffer(decompress(b64decode(book)), np.uint8)) for n, book in values["used"]]
+        values["used"] = [np.unpackbits(book, count=n).astype(bool) for n, book in bits]
+        return Facts(**values | {"failed": {int(number): why for number, why in values["failed"].items()}})
+
+    @staticmethod
+    def read(plan: Plan, shard: int) -> "Facts | None":
+        """Of the part of a shard; None where there is none, or it is no whole file.
 
         Raises FormatError for a part of another export.
         """
         path = plan.part(shard)
         try:
-            facts = Facts(**json.loads(pq.read_metadata(path).metadata[FACTS]))
-        except (OSError, KeyError, TypeError, pa.ArrowException):
+            facts = Facts.loads(pq.read_metadata(path).metadata[FACTS])
+        except (OSError, ValueError, KeyError, TypeError):  # pyarrow's own errors are some of them
             return None
         if (facts.plan, facts.shard) != (plan.digest, shard):
             raise FormatError(f"{path}: a part of another export")
-        sizes = [v for s in spec.streams for v in s.vocab_sizes]
-        bits = [np.frombuffer(decompress(b64decode(book)), np.uint8) for book in facts.used]  # type: ignore[arg-type]
-        used = [np.unpackbits(book, count=n).astype(bool) for book, n in zip(bits, sizes, strict=True)]
-        return replace(facts, failed={int(n): why for n, why in facts.failed.items()}, used=used)
+        return facts
 
 
 class Worker:
@@ -128,14 +132,13 @@ class Worker:
         with _appearing(self.plan.part(shard)) as temporary:
             writer = parquet.Writer(temporary.parent, self.plan.options["dtype"], temporary.name)
             for (number, one), sample in zip(present, samples, strict=True):
-                try:
-                    if sample.tokens is None:
-                        raise InputError(sample.error)
-                    ids = self.pattern.ids(sample.tokens)
-                    writer.add(dataset.document_of(sample, self.said(one)), ids)
+                document, ids, why = self._document(one, sample)
+                if document is None or sample.tokens is None:
+                    why = " ".join(why.split()).removeprefix(f"{one.where}: ")
+                    facts.failed[number] = why.replace(one.where, "it")  # parts do not depend on where inputs lie
+                else:
+                    writer.add(document, ids)
                     facts.add(sample.tokens, ids.size)
-                except (CodeczooError, OSError) as error:
-                    facts.failed[number] = " ".join(str(error).split()).removeprefix(f"{one.where}: ")
                 yield facts
             writer.finish({"codeczoo": self.header, FACTS.decode(): facts.dumps()})
         yield facts
@@ -144,6 +147,17 @@ class Worker:
         """What is said of an input: where it is listed and, where that is wanted, in files beside it."""
         said = one.said()
         return beside(Path(one.path)) | (said or {}) or None if self.sidecars and type(one) is Input else said
+
+    def _document(self, one: Input, sample: Sample) -> tuple[dataset.Document | None, Ids, str]:
+        """What is written of an input, or why nothing is."""
+        if sample.tokens is None:
+            return None, NOTHING, sample.error
+        try:
+            return dataset.document_of(sample, self.said(one)), self.pattern.ids(sample.tokens), ""
+        except CodeczooError as error:
+            return None, NOTHING, str(error)
+        except OSError as error:
+            return None, NOTHING, error.strerror or str(error)
 
 
 @contextmanager
@@ -159,6 +173,8 @@ def _appearing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and path.is_file():  # another process has made it, and cleaned up
+            return
         why = error.strerror or error
         raise InputError(f"cannot write {path}: {why} (what is done is kept: --resume goes on)") from error
     finally:

@@ -20,16 +20,16 @@ from codeczoo.core.errors import InputError
 from codeczoo.core.types import TokenSpec
 from codeczoo.export.dataset import HEADER
 from codeczoo.export.inputs import Absent
-from codeczoo.export.plan import Plan
+from codeczoo.export.plan import INPUTS, Plan
 from codeczoo.export.shard import PARTIAL, Facts, merged
 from codeczoo.io.files import atomic
 
 MANIFEST = "manifest.jsonl"
 
 
-def undone(plan: Plan, spec: TokenSpec) -> Iterator[int]:
-    """The shards whose part is not there, each looked for when its turn comes."""
-    return (shard for shard in range(len(plan.shards)) if Facts.read(plan, shard, spec) is None)
+def is_done(plan: Plan, shard: int) -> bool:
+    """Whether the part of a shard is there. Raises FormatError for a part of another export."""
+    return Facts.read(plan, shard) is not None
 
 
 def finish(plan: Plan, header: dict[str, Any]) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def finish(plan: Plan, header: dict[str, Any]) -> dict[str, Any]:
     spec = TokenSpec.from_dict(header["spec"])
     facts, missing = Facts.none(plan, 0, spec), 0
     for shard in range(len(plan.shards)):
-        part = Facts.read(plan, shard, spec)
+        part = Facts.read(plan, shard)
         facts, missing = (facts, missing + 1) if part is None else (merged(facts, part), missing)
     if missing:
         raise InputError(f"{plan.folder}: {missing} of {len(plan.shards)} shards are still to be done")
@@ -105,11 +105,16 @@ def state(folder: Path) -> str:
     return "finished" if (folder / HEADER).is_file() else f"{there} of {len(plan.shards)} shards done"
 
 
+def is_free(folder: Path) -> bool:
+    """Whether an export may begin there: nothing is there but what one leaves that was killed before its plan."""
+    return not folder.exists() or all(p.name.startswith(".") or p.name == INPUTS for p in folder.iterdir())
+
+
 @contextmanager
 def aside(folder: Path) -> Iterator[None]:
-    """The folder, if there is one, is out of the way; it goes when the block succeeds, else it comes back."""
+    """The folder, unless it is free, is out of the way; it goes when the block succeeds, else it comes back."""
     old = folder.with_name(f".{secrets.token_hex(8)}.old")
-    if not folder.exists():
+    if is_free(folder):
         yield
         return
     folder.rename(old)

@@ -11,8 +11,8 @@ class Engine(ABC):
 
     @abstractmethod
     def run(self) -> Iterator[Facts]:
-        """Has the parts made that are not there yet.
+        """Has all parts made that are not there yet, and ends when all are there.
 
-        Gives what became of the inputs of a shard so far, now and then, and in the end what became of all of them.
-        Raises InputError when parts cannot be written; those that are there stay.
+        Gives what became of the inputs of a shard so far, as often as it likes, and once more when its part is there.
+        Raises InputError when parts cannot be made; those that are there stay.
         """

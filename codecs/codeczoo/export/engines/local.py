@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from codeczoo.export.engines.base import Engine
 from codeczoo.export.shard import Facts, Worker
-from codeczoo.export.store import undone
+from codeczoo.export.store import is_done
 
 
 class Local(Engine):
@@ -19,5 +19,6 @@ class Local(Engine):
 
     def run(self) -> Iterator[Facts]:
         """See Engine."""
-        for shard in undone(self.worker.plan, self.worker.spec):
-            yield from self.worker.work(shard)
+        for shard in range(len(self.worker.plan.shards)):
+            if not is_done(self.worker.plan, shard):
+                yield from self.worker.work(shard)

@@ -1,0 +1,338 @@
+"""Exports end as the same bytes, whichever engine makes them, in whatever batches, killed or not."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import audio_cases
+import numpy as np
+import pytest
+import torch
+import video_cases
+from conftest import ROOT, one_d_piece_tree
+from PIL import Image
+
+import codeczoo
+from codeczoo import export, zoo
+from codeczoo.cli.main import main
+from codeczoo.core.errors import InputError
+from codeczoo.export import shard
+from codeczoo.export.engines.ranks import Rank, Ranks, this_rank
+from codeczoo.export.plan import Plan
+from codeczoo.io import audio, video
+
+PICTURES, BAD = 23, 2  # in shards of 4
+
+
+class Case(NamedTuple):
+    """Pictures and a codec; what an undisturbed export of them is."""
+
+    photos: Path
+    codec: Path
+    whole: Path
+
+
+def command(case: Case, out: Path, *more: Any) -> list[str]:
+    shared = ("--codec", case.codec, "--format", "parquet", "--shard", 4, "--device", "cpu")
+    return [str(a) for a in ("export", case.photos, "-o", out, *shared, *more)]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Everything of an export but its plan, which says where inputs lie."""
+    assert not [p.name for p in folder.iterdir() if p.name.startswith(".")]
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.name not in ("plan.json", "inputs.jsonl")}
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    root = tmp_path_factory.mktemp("engines")
+    (root / "photos").mkdir()
+    for i in range(PICTURES):
+        noise = np.random.default_rng(i).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        size = (40 + i % 3, 33)
+        Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(root / "photos" / f"{i:02d}.png")
+    for i in range(BAD):
+        (root / "photos" / f"1{i}_bad.jpg").write_bytes(b"no picture")
+    torch.manual_seed(0)
+    zoo.save(root / "codec.safetensors", codeczoo.build(one_d_piece_tree()))
+    made = Case(root / "photos", root / "codec.safetensors", root / "whole")
+    assert main(command(made, made.whole)) == 1
+    return made
+
+
+def test_an_export_is_whole(case: Case) -> None:
+    reader = export.read(case.whole)
+    lines = [json.loads(line) for line in (case.whole / "manifest.jsonl").read_text().splitlines()]
+    names = sorted(p.name for p in case.photos.iterdir())
+    assert [Path(line["path"]).name for line in lines] == names and len(lines) == PICTURES + BAD
+    done = [line["id"] for line in lines if line["status"] == "done"]
+    assert done == [reader.document(i).id for i in range(len(reader))] and len(done) == PICTURES
+    bad = [line for line in lines if line["status"] == "failed"]
+    assert len(bad) == BAD and all(line["why"].startswith("it is not an image") for line in bad)
+    codes = torch.cat([reader.tokens(i).codes.flatten() for i in range(len(reader))])
+    assert reader.header["used"] == [len(codes.unique())] and len(codes.unique()) > 4
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_batches_change_nothing(case: Case, tmp_path: Path, batch: int) -> None:
+    assert main(command(case, tmp_path / "out", "--batch", batch)) == 1
+    assert files(tmp_path / "out") == files(case.whole)
+
+
+@pytest.mark.parametrize("media", ["audio", "video"])
+def test_batches_of_other_media_change_nothing(tmp_path: Path, media: str) -> None:
+    """Files of several lengths, padded in batches that differ."""
+    pytest.importorskip("av")
+    if media == "audio":
+        codec = audio_cases.build("encodec causal reflect")
+        for i, size in enumerate((700, 900, 2400, 2500, 7, 1300)):
+            noise = torch.rand(1, size, generator=torch.Generator().manual_seed(i)) - 0.5
+            audio.write(tmp_path / "in" / f"{i}.wav", noise, 2400)
+    else:
+        codec = video_cases.build("vidtok")
+        for i, size in enumerate((5, 9, 6, 1, 9, 4)):
+            with video.Writer(tmp_path / "in" / f"{i}.gif", 10, 1) as file:
+                file.append(torch.rand(3, size, 16, 24, generator=torch.Generator().manual_seed(i)))
+    zoo.save(tmp_path / "codec.safetensors", codec)
+    case = Case(tmp_path / "in", tmp_path / "codec.safetensors", tmp_path / "1")
+    for batch in (1, 2, 5):
+        assert main(command(case, tmp_path / str(batch), "--batch", batch, "--shard", 5)) == 0
+    assert files(tmp_path / "2") == files(tmp_path / "5") == files(tmp_path / "1")
+    reader = export.read(tmp_path / "1")
+    assert len(reader) == 6 and len(np.unique(np.concatenate([reader.ids(i).flatten() for i in range(6)]))) > 8
+
+
+# --- killed, full, read-only -----------------------------------------------------------------------------------------
+
+
+def test_killed_at_any_moment_it_goes_on(case: Case, tmp_path: Path) -> None:
+    """Each process is killed a little after it has added a file or two, until there is nothing left to do."""
+    context, dice, out = get_context("forkserver"), random.Random(0), tmp_path / "out"
+    context.set_forkserver_preload(["codeczoo.cli.export", "codeczoo.export.store", "codeczoo.export.media"])
+    kills, exit_code = 0, None
+    while exit_code is None:
+        wanted, late = there(out) + dice.choice((1, 1, 2)), 0.02 * dice.random()
+        process = context.Process(target=main, args=(command(case, out, "--resume"),))
+        process.start()
+        while process.is_alive() and there(out) < wanted:
+            time.sleep(0.001)
+        process.join(late)
+        exit_code = process.exitcode
+        process.kill()
+        process.join()
+        kills += exit_code is None
+    assert kills > 3 and files(out) == files(case.whole)
+
+
+def there(out: Path) -> int:
+    """How many files of an export are there."""
+    return sum(not path.name.startswith(".") for path in out.iterdir()) if out.exists() else 0
+
+
+@pytest.mark.parametrize("left", ["nothing", "inputs", "half a part", "an empty part", "no part", "no header"])
+def test_what_a_killed_export_leaves_is_no_hindrance(case: Case, tmp_path: Path, left: str) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(case.whole, out)
+    (out / "header.json").unlink()
+    (out / ".part-000001-host-1.partial").write_bytes(b"PAR1")
+    part = out / "part-000001.parquet"
+    if left in ("nothing", "inputs"):
+        for path in out.iterdir():
+            if not path.name.startswith(".") and (left, path.name) != ("inputs", "inputs.jsonl"):
+                path.unlink()
+    elif left == "half a part":
+        part.write_bytes(part.read_bytes()[:1000])
+    elif left == "an empty part":
+        part.write_bytes(b"")
+    elif left == "no part":
+        part.unlink()
+    with pytest.raises(InputError, match=r"not finished|no export"):
+        export.read(out)
+    assert main(command(case, out, *(["--resume"] if left != "nothing" else []))) == 1
+    assert files(out) == files(case.whole)
+
+
+def test_parts_of_another_export_are_told(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(case.whole, out)
+    (out / "header.json").unlink()
+    (out / "part-000001.parquet").write_bytes((out / "part-000002.parquet").read_bytes())
+    assert main(command(case, out, "--resume")) == 2
+    assert "part-000001.parquet: a part of another export" in capsys.readouterr().err
+
+
+def test_only_the_same_options_go_on(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(case.whole, out)
+    for more, message in [
+        (("--resume", "--positions", 3), 'begun with prefix {"positions": null'),
+        (("--resume", "--pattern", "parallel"), "patterns.Flat"),
+        (("--resume", "--shard", 5), "begun with shard 4, not 5"),
+        (("--resume", "--column", "image"), 'begun with column null, not "image"'),
+        ((), "holds an export, finished: --resume goes on, --overwrite begins anew"),
+    ]:
+        capsys.readouterr()
+        assert main(command(case, out, *more)) == 2, more
+        told = capsys.readouterr().err
+        assert message in told and told.count("\n") == 1
+    assert main(command(case, out, "--resume", "--batch", 2, "--json")) == 1
+    told = json.loads(capsys.readouterr().out)
+    bad = [Path(failed["path"]).name for failed in told["failed"]]
+    assert told["exported"] == PICTURES and bad == ["10_bad.jpg", "11_bad.jpg"]
+    assert files(out) == files(case.whole)
+
+
+def test_a_full_disk_is_one_line_and_no_loss(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No file may grow beyond 4 kB: the plan fits, parts do not."""
+    out, (soft, hard) = tmp_path / "out", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        code = main(command(case, out))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    told = capsys.readouterr().err
+    assert code == 2 and told.count("\n") == 1 and "cannot write" in told and "--resume goes on" in told
+    assert parts(out) == 0 and (out / "plan.json").is_file() and not list(out.glob(".*"))
+    assert main(command(case, out, "--resume")) == 1 and files(out) == files(case.whole)
+
+
+def test_where_nothing_can_be_written(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command(case, case.codec / "out")) == 2
+    assert capsys.readouterr().err == f"codeczoo: error: cannot make {case.codec / 'out'}: Not a directory\n"
+
+
+def test_a_plan_that_fails_takes_nothing_away(case: Case, tmp_path: Path) -> None:
+    shutil.copytree(case.whole, tmp_path / "out")
+    empty = Case(tmp_path / "none", case.codec, case.whole)
+    assert main(command(empty, tmp_path / "out", "--overwrite")) == 2
+    assert files(tmp_path / "out") == files(case.whole)
+    assert main(command(empty, tmp_path / "new")) == 2 and not (tmp_path / "new").exists()
+
+
+# --- engines ---------------------------------------------------------------------------------------------------------
+
+
+def parts(out: Path) -> int:
+    return len(list(out.glob("part-*"))) if out.exists() else 0
+
+
+def test_launchers_say_which_rank_this_is() -> None:
+    assert this_rank({"RANK": "2", "WORLD_SIZE": "3", "LOCAL_RANK": "1"}) == Rank(2, 3, 1)
+    assert this_rank({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}) == Rank(0, 2, 0)
+    for environment in ({"RANK": "0"}, {"RANK": "x", "WORLD_SIZE": "2"}, {"RANK": "2", "WORLD_SIZE": "2"}):
+        with pytest.raises(InputError):
+            this_rank(environment)
+
+
+def test_a_rank_makes_its_own_parts_first_and_then_those_of_others(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rank 0 began and died at once; then rank 2 died over its second part."""
+    order: list[int] = []
+
+    class Dead(BaseException):
+        pass
+
+    def work(self: Any, number: int) -> Iterator[Any]:
+        if order and rank == 2:
+            raise Dead
+        order.append(number)
+        yield from real(self, number)
+
+    rank, real = 2, shard.Worker.work
+    monkeypatch.setattr(shard.Worker, "work", work)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    out, arguments = tmp_path / "out", command(case, tmp_path / "out", "--engine", "ranks")
+    monkeypatch.setattr(Ranks, "run", lambda self: iter(()))
+    monkeypatch.setenv("RANK", "0")
+    assert main(arguments) == 2 and parts(out) == 0  # it made the plan
+    monkeypatch.undo()
+    monkeypatch.setattr(shard.Worker, "work", work)
+    for name, value in {"WORLD_SIZE": "3", "RANK": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(Dead):
+        main(arguments)
+    assert order == [2] and parts(out) == 1
+    rank = 1
+    monkeypatch.setenv("RANK", "1")
+    assert main(arguments) == 0
+    assert order == [2, 1, 4, 6, 5, 3, 0] and files(out) == files(case.whole)
+    monkeypatch.setenv("RANK", "0")
+    assert main([*arguments, "--resume"]) == 0 and files(out) == files(case.whole)
+
+
+def test_what_ranks_cannot_do(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for more, message in [
+        (("--overwrite",), "--overwrite would delete"),
+        (("--format", "npy"), "--engine ranks makes parquet"),
+        (("--workers", 2), "--workers is for --engine ray"),
+    ]:
+        assert main(command(case, tmp_path / "out", "--engine", "ranks", *more)) == 2
+        assert message in capsys.readouterr().err
+
+
+def started(arguments: list[str], **environment: str) -> "subprocess.Popen[str]":
+    env = os.environ | {"PYTHONPATH": str(ROOT / "codecs"), "OMP_NUM_THREADS": "1"} | environment
+    pipe, python = subprocess.PIPE, (sys.executable, "-m", "codeczoo")
+    return subprocess.Popen([*python, *arguments], env=env, stdout=pipe, stderr=pipe, text=True)
+
+
+@pytest.mark.slow
+def test_ranks_on_one_folder(case: Case, tmp_path: Path) -> None:
+    """Three processes; one is killed when the first part is there."""
+    arguments = command(case, tmp_path / "out", "--engine", "ranks")
+    ranks = [started(arguments, RANK=str(rank), WORLD_SIZE="3") for rank in range(3)]
+    while not parts(tmp_path / "out"):
+        time.sleep(0.01)
+    ranks[2].kill()
+    told = [rank.communicate(timeout=240) for rank in ranks]
+    assert [rank.returncode for rank in ranks[:2]] == [0, 0], told
+    assert files(tmp_path / "out") == files(case.whole)
+    assert f"{PICTURES} exported" in told[0][0] and not told[1][0]
+
+
+@pytest.mark.slow
+def test_ray_actors_and_one_that_dies(case: Case, tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    from codeczoo.export.engines.ray import Ray
+
+    arguments = command(case, tmp_path / "plan")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("codeczoo.export.engines.Local.run", lambda self: iter(()))
+        assert main(arguments) == 2  # it made the plan
+    ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
+    try:
+        engine = Ray(Plan.open(tmp_path / "plan"), 8, 2)
+        killed = 0
+        made = []
+        for facts in engine.run():
+            made.append(facts.shard)
+            if not killed:
+                killed = next(actor_pids())
+                os.kill(killed, signal.SIGKILL)
+        assert sorted(made) == list(range(7))
+    finally:
+        ray.shutdown()
+    assert main([*arguments, "--resume"]) == 1 and files(tmp_path / "plan") == files(case.whole)
+
+
+def actor_pids() -> Iterator[int]:
+    """Processes of Ray that are actors of ours."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes().startswith(b"ray::Actor"):
+                yield int(path.parent.name)
+        except OSError:
+            continue
