@@ -24,6 +24,7 @@ from codeczoo.core.types import Tokens, TokenSpec
 from codeczoo.export import dataset, parquet
 from codeczoo.export.batches import Prefix, Runner
 from codeczoo.export.inputs import Absent, Input
+from codeczoo.export.inputs.sidecars import beside
 from codeczoo.export.media import media_of
 from codeczoo.export.patterns import Ids, Pattern
 from codeczoo.export.plan import Plan
