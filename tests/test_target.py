@@ -422,7 +422,9 @@ def test_tokens_of_others_have_bytes_but_no_quality(tmp_path: Path, capsys: pyte
 
 @pytest.mark.parametrize("media", CASES)
 @pytest.mark.parametrize("pattern", ["flat", "layer-major", "delay"])
-def test_exports_keep_the_lengths(place: Place, tmp_path: Path, media: str, pattern: str) -> None:
+def test_exports_keep_the_lengths(
+    place: Place, tmp_path: Path, media: str, pattern: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     if media == "video" and pattern == "delay":
         pytest.skip("several streams have no rows")
     case, codec = CASES[media], ("--codec", place.codec[media])
@@ -431,8 +433,14 @@ def test_exports_keep_the_lengths(place: Place, tmp_path: Path, media: str, patt
     run("encode", place.files[media], "-o", tmp_path / "cz", *codec, *wanted)
     how = ("--format", "npy", "--pattern", pattern)
     assert run("export", tmp_path / "cz", "-o", tmp_path / "out", *codec, *how) == 0
-    reader, found = export.read(tmp_path / "out"), set()
+    capsys.readouterr()
+    code = run("export", place.files[media], "-o", tmp_path / "direct", *codec, *how, *wanted)
+    told = capsys.readouterr()
+    reader, direct, found = export.read(tmp_path / "out"), export.read(tmp_path / "direct"), set()
+    missed = [path for path in (tmp_path / "cz").rglob("*.cz") if not tokens.read_header(path).target.met]  # type: ignore[union-attr]
+    assert code == bool(missed) and told.err.count(" missed: ") == len(missed) == direct.header["missed"]
     for i in range(3):
+        assert np.array_equal(direct.ids(i), reader.ids(i)) and direct.document(i).id == reader.document(i).id
         kept, back = tokens.read((tmp_path / "cz" / reader.document(i).id).with_suffix(".cz")).tokens, reader.tokens(i)
         assert all(torch.equal(x, y) for x, y in zip(back.streams, kept.streams, strict=True))
         assert torch.equal(back.size, kept.size)

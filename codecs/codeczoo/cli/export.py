@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from codeczoo.cli import common, ids, rewrite
+from codeczoo.cli import common, ids, rewrite, target
 from codeczoo.cli.export_progress import watched
 from codeczoo.cli.export_run import engine_of, plan_of, rank_of
 from codeczoo.core.errors import InputError
@@ -31,6 +31,7 @@ def add_parser(subparsers: Any) -> None:
     ids.add(parser)
     common.add_codec(parser, required=False)
     common.add_prefix(parser)
+    target.add_target(parser, max_bytes=False)
     common.add_options(parser)
     what = "what stands in FILE.txt (as text) and FILE.json beside each file is said of it, as by a manifest"
     parser.add_argument("--sidecars", action="store_true", help=what)
@@ -45,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exports. Returns 1 when an input was bad."""
+    """Exports. Returns 1 when an input was bad or missed the target."""
     from codeczoo.export import dataset
 
     dataset.format_module("parquet")  # tells in one line that pyarrow is missing; the next imports would in many
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     runner = common.open_codec(args, args.codec)
     media = common.open_media(runner, Options(args.fit, args.window))
     prefix = common.prefix_of(args, runner.codec.spec).check(runner.codec.spec)
+    target.cutter_of(args, media, prefix)  # refuses what cannot be; workers make their own
     place = ids.place_of(args, runner.codec.spec, runner.name, runner.weights_hash)
     pattern = ids.pattern_of(args, runner.codec.spec, place, prefix)
     change = ids.change_of(args, place, None, ids.vary_of(args, runner.codec.spec))
@@ -85,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
         "sidecars": args.sidecars,
         "fit": args.fit,
         "window": args.window,
+        "target": args.target,
+        "sampling": None if args.target is None or runner.codec.sampling is None else asdict(runner.codec.sampling),
     }
     plan = begun(folder).check(options) if rank.number else plan_of(args, folder, media, options)
     watched(engine_of(args, plan, runner, rank).run(), plan, report)
@@ -92,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     header = store.finish(plan, header if place.about is None else header | {"vocabulary": place.about})
     if rank.number:
         return 0
-    report.done, report.failed = header["documents"], store.failures(folder)
+    report.done, report.missed, report.failed = header["documents"], header.get("missed", 0), store.failures(folder)
     if derived:
         header = rewrite.write(args, dataset.read(folder), change, place)
         shutil.rmtree(folder)

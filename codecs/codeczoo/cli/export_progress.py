@@ -68,18 +68,20 @@ class Counts:
 
 
 def watched(parts: "Iterable[Facts]", plan: "Plan", report: Report) -> None:
-    """Waits until all parts are there; tells failures as they come, and how far it is."""
+    """Waits until all parts are there; tells failures and missed targets as they come, and how far it is."""
     counts, shown = Counts(plan), Bar(plan.inputs) if sys.stderr.isatty() else Lines(plan.inputs)
     told: set[int] = set()
     shard, inputs = -1, []
     try:
         for facts in parts:
             counts.add(facts)
-            new = sorted(facts.failed.keys() - told)
+            lines = facts.failed | facts.missed
+            new = sorted(lines.keys() - told)
             if new and facts.shard != shard:
                 shard, inputs = facts.shard, plan.inputs_of(facts.shard)
             for number in new:
-                report.fail(Path(inputs[number - plan.shards[shard].first].where), facts.failed[number])
+                tell = report.fail if number in facts.failed else report.miss
+                tell(Path(inputs[number - plan.shards[shard].first].where), lines[number])
             told.update(new)
             shown.show(counts)
     finally:

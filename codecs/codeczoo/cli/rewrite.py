@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from codeczoo.export.dataset import Reader
     from codeczoo.export.derive import Change, Vary
 
-NOT_HERE = ("codec", "fit", "window", "column", "resume", "sidecars")  # are about encoding
+NOT_HERE = ("codec", "fit", "window", "column", "resume", "sidecars", "target")  # are about encoding
 
 
 def run(args: argparse.Namespace) -> int:

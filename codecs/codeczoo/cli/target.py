@@ -55,15 +55,6 @@ def cutter_of(args: argparse.Namespace, media: "Media", prefix: "Prefix") -> "Cu
     return None if most is None else ToBytes(media, most)
 
 
-def check_met(report: common.Report, cutter: "Cutter", sample: "Sample") -> None:
-    """Reports a sample that `cutter` gave if it misses the target."""
-    assert sample.tokens is not None and sample.target is not None
-    if not sample.target.met:
-        value, what = sample.target.to_dict().get("value"), f"{cutter.length(sample.tokens)} {cutter.kind}"
-        found = "no value" if value is None else f"{value:g}"
-        report.miss(sample.found.path, f"target {sample.target.wanted} missed: {found} with all {what}")
-
-
 class Chosen:
     """What became of each file: JSON lines as they come, or a table at the end.
 
@@ -83,7 +74,8 @@ class Chosen:
         row: dict[str, Any] = {"path": str(sample.found.path), kind: n, "bytes": written}
         if isinstance(target.wanted, str):
             row |= {target.wanted.partition(":")[0]: target.to_dict().get("value"), "met": target.met}
-            check_met(self.report, self.cutter, sample)
+        if why := self.cutter.missed(sample):
+            self.report.miss(sample.found.path, why)
         if self.report.as_json:
             common.say(json.dumps(row))
         else:

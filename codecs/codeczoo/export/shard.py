@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from codeczoo.core.config import build
 from codeczoo.core.errors import CodeczooError, FormatError, InputError
-from codeczoo.core.types import Tokens, TokenSpec
+from codeczoo.core.types import Sampling, Tokens, TokenSpec
 from codeczoo.export import dataset, parquet
 from codeczoo.export.batches import Prefix, Runner
 from codeczoo.export.inputs import Absent, Input
@@ -29,6 +29,7 @@ from codeczoo.export.media import media_of
 from codeczoo.export.patterns import Ids, Pattern
 from codeczoo.export.plan import Plan
 from codeczoo.export.sources import Options, Sample
+from codeczoo.export.targets import ToQuality
 
 FACTS = b"codeczoo_shard"  # key of a part's metadata
 PARTIAL = ".partial"  # suffix of parts that are not there yet
@@ -45,6 +46,7 @@ class Facts:
         documents: how many inputs became one.
         tokens: ids of them.
         failed: number in the plan and reason, a line, of each other input.
+        missed: number in the plan and a line of each document whose quality is below the target.
         used: which entries of each codebook, counted over all streams, occur: bool (V,) each.
     """
 
@@ -53,6 +55,7 @@ class Facts:
     documents: int = 0
     tokens: int = 0
     failed: dict[int, str] = field(default_factory=dict)
+    missed: dict[int, str] = field(default_factory=dict)
     used: list[NDArray[np.bool_]] = field(default_factory=list)
 
     @staticmethod
@@ -81,7 +84,8 @@ class Facts:
         values = json.loads(text)
         bits = [(n, np.frombuffer(decompress(b64decode(book)), np.uint8)) for n, book in values["used"]]
         values["used"] = [np.unpackbits(book, count=n).astype(bool) for n, book in bits]
-        return Facts(**values | {"failed": {int(number): why for number, why in values["failed"].items()}})
+        told = {name: {int(number): why for number, why in values[name].items()} for name in ("failed", "missed")}
+        return Facts(**values | told)
 
     @staticmethod
     def read(plan: Plan, shard: int) -> "Facts | None":
@@ -117,6 +121,9 @@ class Worker:
         self.plan, self.spec = plan, spec
         self.media = media_of(runner, Options(options["fit"], options["window"]))
         self.prefix, self.sidecars = Prefix(**options["prefix"]), options["sidecars"]
+        self.cutter = ToQuality(self.media, *options["target"]) if options.get("target") else None
+        if options.get("sampling"):
+            runner.codec.sampling = Sampling(**options["sampling"])
         self.pattern: Pattern = build(options["pattern"] | {"spec": spec}, allow=("codeczoo.export.patterns.",))
         self.header = json.dumps(dataset.header_of(runner, self.pattern, "parquet"))
 
@@ -130,6 +137,8 @@ class Worker:
         facts.failed = {number: one.why for number, one in inputs if isinstance(one, Absent) and one.failed}
         present = [(number, one) for number, one in inputs if not isinstance(one, Absent)]
         samples = self.media.encode((one.found() for _, one in present), self.prefix)
+        if self.cutter is not None:
+            samples = self.cutter.cut(samples)
         with _appearing(self.plan.part(shard)) as temporary:
             writer = parquet.Writer(temporary.parent, self.plan.options["dtype"], temporary.name)
             for (number, one), sample in zip(present, samples, strict=True):
@@ -140,6 +149,8 @@ class Worker:
                 else:
                     writer.add(document, ids)
                     facts.add(sample.tokens, ids.size)
+                    if self.cutter is not None and (why := self.cutter.missed(sample)):
+                        facts.missed[number] = why
                 yield facts
             writer.finish({"codeczoo": self.header, FACTS.decode(): facts.dumps()})
         yield facts
@@ -187,4 +198,4 @@ def merged(a: Facts, b: Facts) -> Facts:
     """Of both together."""
     used = [x | y for x, y in zip(a.used, b.used, strict=True)]
     both = replace(a, documents=a.documents + b.documents, tokens=a.tokens + b.tokens)
-    return replace(both, failed=a.failed | b.failed, used=used)
+    return replace(both, failed=a.failed | b.failed, missed=a.missed | b.missed, used=used)

@@ -57,6 +57,7 @@ def finish(plan: Plan, header: dict[str, Any]) -> dict[str, Any]:
         raise InputError(f"nothing exported: all {plan.inputs} inputs are bad")
     header = header | {"dtype": plan.options["dtype"], "documents": facts.documents, "tokens": facts.tokens}
     header |= {"inputs_sha256": inputs_sha256(plan), "failed": len(facts.failed)}
+    header |= {"missed": len(facts.missed)} if plan.options.get("target") else {}
     header |= {"used": [int(book.sum()) for book in facts.used], "plan": plan.digest}
     with atomic(plan.folder / MANIFEST) as temporary, temporary.open("w") as file:
         for line in manifest(plan, facts.failed):

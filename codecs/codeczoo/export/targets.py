@@ -97,6 +97,14 @@ class Cutter(ABC):
         axis = 1 if self.kind == "codebooks" else 2
         return max(codes.shape[axis] for codes in tokens.streams)
 
+    def missed(self, sample: Sample) -> str:
+        """How a sample that `cut` gave misses its target, one line; empty when it does not."""
+        target = sample.target
+        if sample.tokens is None or target is None or target.met:
+            return ""
+        found = "no value" if target.value is None else f"{target.value:.5g}"
+        return f"target {target.wanted} missed: {found} with all {self.length(sample.tokens)} {self.kind}"
+
     def shortened(self, sample: Sample, n: int) -> Sample:
         """The first n positions, codebooks or streams."""
         assert sample.tokens is not None
