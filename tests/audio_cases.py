@@ -68,13 +68,16 @@ def mimi(fill: bool = True) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def vocos(causal: bool = True) -> dict[str, Any]:
+def vocos(causal: bool = True, head: str = "CartesianISTFTHead") -> dict[str, Any]:
     half = {"dim": 12, "width": 64, "hidden": 96, "layers": 2, "n_fft": 72, "hop": 24, "causal": causal}
     return {
         "_target_": "codeczoo.audio.vocos.VocosCodec",
         "encoder": {"_target_": "codeczoo.backbones.vocos.Encoder", **half},
         "quantizer": rvq(),
-        "decoder": {"_target_": "codeczoo.backbones.vocos.Decoder", **half},
+        "decoder": {
+            "_target_": "codeczoo.backbones.vocos.Decoder", **half,
+            "head": {"_target_": f"codeczoo.nn.istft.{head}", "_partial_": True},
+        },
         "sample_rate": 2400,
     }
 
@@ -95,7 +98,7 @@ STREAMING = {
     "mimi": mimi(),
     "mimi, not filled": mimi(fill=False),
     "vocos causal": vocos(),
-    "vocos look-ahead": vocos(False),
+    "vocos look-ahead": vocos(False, "ISTFTHead"),
 }
 CAUSAL = ("encodec causal reflect", "encodec causal zeros", "encodec causal replicate", "mimi", "mimi, not filled")
 WHOLE = {

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from codeczoo.backbones.vocos import AdaLayerNorm, Decoder, Encoder, GlobalContext, LayerNorm
 from codeczoo.core.errors import ConfigError, InputError
-from codeczoo.nn.istft import ISTFTHead
+from codeczoo.nn.istft import CartesianISTFTHead, ISTFTHead
 from codeczoo.nn.spectra import Spectra
 from codeczoo.nn.stream import Chain, Layer
 
@@ -175,6 +175,22 @@ def test_what_cannot_be_is_refused() -> None:
         AdaLayerNorm(8, 4, 4)
     with pytest.raises(ConfigError, match="32 must divide"):
         GlobalContext(48)
+
+
+@torch.no_grad()
+def test_cartesian_spectra_are_squares_of_what_the_layer_tells() -> None:
+    head = CartesianISTFTHead(6, 16, 4)
+    x = torch.randn(2, 6, 9)
+    a, b = head.out(x.mT).chunk(2, -1)
+    wanted = torch.polar(5 * (a.square() + b.square()), torch.atan2(b, a))
+    torch.testing.assert_close(head.spectra(a, b), wanted, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(streamed(head, x, 2), head(x))
+
+
+def test_silent_cartesian_spectra_have_finite_slopes() -> None:
+    a = torch.zeros(1, 2, 9, requires_grad=True)
+    CartesianISTFTHead(6, 16, 4).spectra(a, a).abs().sum().backward()
+    assert a.grad is not None and a.grad.isfinite().all()
 
 
 # --- the encoder ---

@@ -115,6 +115,7 @@ class Decoder(Coder):
         norm: makes the norms (..., C) for a number of channels.
         context: what the first convolution's outputs go through, if anything.
         causal: convolutions see the past alone, so that a stream waits for the last windows to overlap and no longer.
+        head: makes the last layer of width, n_fft, hop and padding.
     """
 
     channels = 1
@@ -123,6 +124,7 @@ class Decoder(Coder):
         self, dim: int, width: int, hidden: int, layers: int, n_fft: int, hop: int,
         padding: Literal["same", "center"] = "same", norm: Callable[[int], nn.Module] = LayerNorm,
         context: Layer | None = None, causal: bool = False,
+        head: Callable[[int, int, int, Literal["same", "center"]], ISTFTHead] = ISTFTHead,
     ) -> None:
         super().__init__([
             start_small(Conv1d(dim, width, 7, padding=around(causal))),
@@ -130,7 +132,7 @@ class Decoder(Coder):
             Pointwise(norm(width)),
             Chain([ConvNeXt(width, hidden, 1 / layers, norm, causal) for _ in range(layers)]),
             Pointwise(LayerNorm(width)),
-            ISTFTHead(width, n_fft, hop, padding),
+            head(width, n_fft, hop, padding),
         ])  # fmt: skip
         self.dim, self.hop = dim, hop
 
