@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from codeczoo.export import card, store
     from codeczoo.export.engines.ranks import begun
     from codeczoo.export.sources import Options
+    from codeczoo.export.statistics import Statistics
 
     if not args.paths or args.codec is None:
         raise InputError("PATH and --codec are needed, or --from EXPORT")
@@ -102,6 +103,6 @@ def run(args: argparse.Namespace) -> int:
         shutil.rmtree(folder)
     else:
         place.save(folder)
-        card.write(dataset.read(folder))
+        card.write(folder, header, Statistics.of(dataset.read(folder)))
     code = report.finish("exported", {key: header[key] for key in ("tokens", "vocab_size", "dtype")})
     return 0 if args.engine == "ranks" else code

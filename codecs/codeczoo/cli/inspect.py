@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     reader, out = dataset.read(args.export), None if args.output is None else common.output_folder(args.output)
     found = Statistics.of(reader)
     header = {key: value for key, value in reader.header.items() if key not in ("spec", "codebooks", "used")}
-    facts = header | found.to_dict(reader)
+    facts = header | found.to_dict()
     report = common.Report(args.json)
     if not args.json:
         show(facts, found)

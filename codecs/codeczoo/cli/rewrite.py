@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
 def write(args: argparse.Namespace, reader: "Reader", change: "Change", place: ids.Place) -> dict[str, Any]:
     """Derives `args.output` from an export; returns its header."""
-    from codeczoo.export import card, dataset
+    from codeczoo.export import dataset
     from codeczoo.export.derive import derive
     from codeczoo.export.vocabulary import TOKENIZER
 
@@ -49,7 +49,6 @@ def write(args: argparse.Namespace, reader: "Reader", change: "Change", place: i
         old = reader.folder / TOKENIZER
         if not place.extended and header.get("text") and old.is_dir():
             shutil.copytree(old, folder / TOKENIZER)
-        card.write(dataset.read(folder))
     return header
 
 

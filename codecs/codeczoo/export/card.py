@@ -1,32 +1,39 @@
 """The card of an export: README.md as the Hugging Face Hub shows it, and card.json for scripts."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from codeczoo import zoo
-from codeczoo.export.dataset import Reader
+from codeczoo.core.errors import CodeczooError
 from codeczoo.export.statistics import Statistics
 
 README, CARD = "README.md", "card.json"
-FILES = {"parquet": "part-*.parquet", "hf": "data-*.arrow", "webdataset": "tokens-*.tar"}  # that `load_dataset` reads
+FILES = {"parquet": "part-*.parquet", "webdataset": "tokens-*.tar"}  # that `load_dataset` reads
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B")  # the Hub's words
 UNITS = {"image": "pictures", "audio": "recordings", "video": "clips"}
 FACTS = ("codec", "weights_hash", "pattern", "vocab_size", "special_ids", "rows", "dtype", "text", "vary", "vocabulary")
 
 
-def write(reader: Reader) -> dict[str, Any]:
-    """Counts an export and writes its card into its folder. Gives what card.json says."""
-    header = reader.header
+def write(folder: Path, header: dict[str, Any], found: Statistics) -> None:
+    """Writes the card of an export into its folder."""
     facts = {key: header.get(key) for key in FACTS}
-    facts |= {"media": reader.spec.media, "format": header["format"], **Statistics.of(reader).to_dict(reader)}
-    (reader.folder / CARD).write_text(json.dumps(facts, indent=2) + "\n")
-    (reader.folder / README).write_text(readme(facts))
-    return facts
+    facts |= {"media": header["spec"]["media"], "format": header["format"], **found.to_dict()}
+    (folder / CARD).write_text(json.dumps(facts, indent=2) + "\n")
+    (folder / README).write_text(readme(facts))
+
+
+def called(codec: str) -> str:
+    """The codec's name in a title, whether it is here or not."""
+    try:
+        return zoo.title(codec)
+    except CodeczooError:
+        return Path(codec).stem
 
 
 def readme(facts: dict[str, Any]) -> str:
     """Front matter and tables."""
-    media, name = UNITS[facts["media"]], zoo.title(facts["codec"])
+    media, name = UNITS[facts["media"]], called(facts["codec"])
     size = SIZES[min(len(SIZES) - 1, max(0, len(str(facts["documents"])) - 3))]
     front = [
         "---",

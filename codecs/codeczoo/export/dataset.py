@@ -126,8 +126,8 @@ class Reader(ABC):
 
     def __init__(self, folder: Path, header: dict[str, Any]) -> None:
         self.folder, self.header = folder, header
-        self.spec = TokenSpec.from_dict(header["spec"])
-        self.pattern: Pattern = build(header["pattern"] | {"spec": self.spec}, allow=("codeczoo.export.patterns.",))
+        self.pattern = pattern_of(header)
+        self.spec = self.pattern.spec
 
     def __len__(self) -> int:
         return int(self.header["documents"])
@@ -163,8 +163,7 @@ class Reader(ABC):
 
     def without_text(self, ids: NDArray[Any]) -> Ids:
         """A document's ids without those of its text, where it has one, int64."""
-        media = ids[ids >= self.pattern.vocabulary.offset] if self.header.get("text") else ids
-        return media.astype(np.int64)
+        return without_text(ids, self.pattern, bool(self.header.get("text")))
 
     def tokens_of(self, document: Document, ids: NDArray[Any]) -> Tokens:
         """A document as the tokens that were exported. Raises FormatError."""
@@ -200,6 +199,18 @@ def header_of(runner: Runner, pattern: Pattern, format_: str) -> dict[str, Any]:
         "weights_hash": runner.weights_hash,
         "spec": pattern.spec.to_dict(),
     } | ids_of(pattern)
+
+
+def pattern_of(header: dict[str, Any]) -> Pattern:
+    """The pattern of an export. Raises FormatError, ConfigError for a header that is none."""
+    spec = TokenSpec.from_dict(header["spec"])
+    pattern: Pattern = build(header["pattern"] | {"spec": spec}, allow=("codeczoo.export.patterns.",))
+    return pattern
+
+
+def without_text(ids: NDArray[Any], pattern: Pattern, has_text: bool) -> Ids:
+    """Ids without those of text, int64: text lies below all codes."""
+    return (ids[ids >= pattern.vocabulary.offset] if has_text else ids).astype(np.int64)
 
 
 def ids_of(pattern: Pattern) -> dict[str, Any]:

@@ -8,8 +8,10 @@ from typing import Any
 from codeczoo.core.errors import InputError
 from codeczoo.core.types import Prefix as Kind
 from codeczoo.core.types import Tokens
+from codeczoo.export import card
 from codeczoo.export.dataset import Document, Reader, format_module, ids_of
 from codeczoo.export.patterns import Ids, Pattern, grid_of
+from codeczoo.export.statistics import Statistics
 from codeczoo.export.text import Text
 
 
@@ -98,7 +100,7 @@ class Change:
 def derive(
     documents: Iterable[tuple[Document, Ids]], header: dict[str, Any], folder: Path, format_: str, dtype: str
 ) -> dict[str, Any]:
-    """Writes documents into an empty folder as an export; returns its header.
+    """Writes documents into an empty folder as an export, with its card; returns its header.
 
     Args:
         documents: with their ids.
@@ -107,8 +109,10 @@ def derive(
         format_: one of codeczoo.export.FORMATS.
         dtype: from the format's `Writer.dtype_for`.
     """
-    writer = format_module(format_).Writer(folder, dtype)
+    writer, found = format_module(format_).Writer(folder, dtype), Statistics(header)
     for document, ids in documents:
         writer.add(document, ids)
+        found.add(document, ids)
     closed: dict[str, Any] = writer.close(header | {"format": format_})
+    card.write(folder, closed, found)
     return closed

@@ -71,10 +71,12 @@ class Pattern(ABC):
     Attributes:
         OPTIONS: arguments that the class takes besides spec and vocab_offset.
         rows: K where ids are (K, L), a row of its own for each codebook; None where they are (L,).
+        joint: whether `books` of several documents, one behind the other, are those of each, without a grid.
     """
 
     OPTIONS: ClassVar[tuple[str, ...]] = ()
     rows: int | None = None
+    joint: bool = True
 
     def __init__(self, spec: TokenSpec, vocabulary: Vocabulary) -> None:
         self.spec, self.vocabulary = spec, vocabulary

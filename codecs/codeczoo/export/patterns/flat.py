@@ -37,7 +37,8 @@ class OneRow(Pattern):
     ) -> None:
         super().__init__(spec, Vocabulary.of(spec, vocab_offset, SPECIALS, offsets))
         self.offsets, self.codebooks = offsets, None
-        if offsets == "shared":
+        self.joint = offsets == "own"
+        if not self.joint:
             if len(spec.streams) != 1:
                 raise InputError(f"shared ids are for codecs of one stream, this one has {len(spec.streams)}")
             self.codebooks = checked_codebooks(spec, codebooks)
@@ -98,7 +99,7 @@ class OneRow(Pattern):
 
     def books(self, ids: Ids, grid: Sequence[int] | None = None) -> Ids:
         """See Pattern."""
-        if self.offsets == "own":
+        if self.joint:
             return self._found(ids)
         books = np.full(len(ids), -1)
         for a, b in self._samples(ids):
