@@ -141,6 +141,19 @@ def test_the_same_seed_is_the_same_picture(codec: Any, x: torch.Tensor) -> None:
 
 
 @torch.inference_mode()
+def test_solvers_meet_where_steps_are_many() -> None:
+    codec, found = build(), {}
+    codec.decoder.time_scale = 1.0  # times of random weights are as rough as noise
+    before, z = codec.sampling, torch.randn(1, 4, N, generator=torch.Generator().manual_seed(2))
+    for solver, steps in (("euler", 16), ("heun", 16), ("euler", 128), ("heun", 64)):
+        codec.sampling = replace(before, solver=solver, steps=steps, projected=False)
+        found[solver, steps] = codec.sample(z)
+    exact = found["heun", 64]
+    errors = {key: float((latents - exact).abs().mean()) for key, latents in found.items()}
+    assert errors["euler", 128] < errors["euler", 16] / 4 and errors["heun", 16] < errors["euler", 16] / 2, errors
+
+
+@torch.inference_mode()
 def test_guidance_of_one_asks_once_and_of_two_twice_a_step(codec: Any, x: torch.Tensor) -> None:
     asked: list[int] = []
     handle = codec.decoder.patches.register_forward_hook(lambda *_: asked.append(1))

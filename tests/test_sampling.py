@@ -1,6 +1,7 @@
 """How decoders that sample are told to: the description, its noise, and the options of the commands."""
 
 import argparse
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -58,6 +59,55 @@ def test_options_change_what_they_name_and_nothing_else() -> None:
     assert codec.sampling == Sampling(3, 0.0, 0, "euler", False)
     with pytest.raises(InputError, match="seed"):
         common.set_sampling(arguments("--seed", "-1"), codec)
+
+
+@pytest.fixture(scope="module")
+def painter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a codec that samples and tokens of two pictures."""
+    from flextok_cases import build
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("sampling")
+    zoo.save(root / "codec.safetensors", build())
+    for i in range(2):
+        Image.new("RGB", (24, 24), (60 * i, 200, 90)).save(root / f"{i}.png")
+    pictures = [str(root / f"{i}.png") for i in range(2)]
+    assert main(["encode", *pictures, "-o", str(root / "cz"), "--codec", str(root / "codec.safetensors")]) == 0
+    return root
+
+
+def decoded(root: Path, out: Path, *options: str) -> list[bytes]:
+    assert main(["decode", str(root / "cz"), "-o", str(out), *options]) == 0
+    return [path.read_bytes() for path in sorted(out.glob("*.png"))]
+
+
+def test_decode_samples_as_the_options_say(painter: Path, tmp_path: Path) -> None:
+    plain = decoded(painter, tmp_path / "a")
+    assert len(plain) == 2 and plain == decoded(painter, tmp_path / "b", "--batch", "1", "--guidance", "2")
+    options = (["--seed", "1"], ["--steps", "5"], ["--guidance", "1"], ["--solver", "heun"], ["--no-projection"])
+    others = [decoded(painter, tmp_path / f"o{i}", *option) for i, option in enumerate(options)]
+    assert all(other != plain for other in others)
+    assert len({bytes(other[0]) for other in others}) == len(others)
+
+
+def test_eval_samples_as_the_options_say(painter: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    codec = str(painter / "codec.safetensors")
+    pictures = [str(painter / f"{i}.png") for i in range(2)]
+    rows = []
+    for options in ([], ["--seed", "0"], ["--seed", "1"]):
+        capsys.readouterr()
+        assert main(["eval", *pictures, "--codec", codec, "--positions", "2,16", "--json", *options]) == 0
+        rows.append([row["psnr"] for row in json.loads(capsys.readouterr().out)["rows"]])
+    assert rows[0] == rows[1] != rows[2] and len(rows[0]) == 2
+
+
+def test_options_out_of_range_are_one_line(painter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = {"--steps": "0", "--guidance": "-1", "--seed": "-1", "--solver": "rk4"}
+    for option, value in wrong.items():
+        assert main(["decode", str(painter / "cz"), "-o", str(tmp_path / "out"), option, value]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and option.strip("-") in error, error
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("option", [("--steps", "4"), ("--no-projection",)])

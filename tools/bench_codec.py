@@ -1,26 +1,33 @@
 """Encode and decode images/s of recipes' codecs with random weights, beside what the machine's matrix product would do.
 
     python tools/bench_codec.py image/titok_s128_stage2 image/titok_b64_stage2 image/titok_l32_stage2 --batch 4
+    python tools/bench_codec.py image/flextok_d12_d12 --batch 4 --steps 1,20 --positions 32,256
 
 The limit is the work in floating-point operations (counted by torch) over the rate of a 2048 x 2048 product, timed just
 before and after each measurement, because machines drift. "share" is measured over limit. With --precision bf16 it also
-says which share of codes differs from float32.
+says which share of codes differs from float32. Codecs whose decoder samples are decoded at each of --steps, with and
+without guidance, from each of --positions.
 """
 
 import argparse
 import json
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import codeczoo
+from codeczoo.core.base import Codec
 from codeczoo.engine.compose import compose
 
 
@@ -56,6 +63,25 @@ def measure(run: Callable[[], Any], device: str, dtype: torch.dtype, repeats: in
     }
 
 
+def jobs(codec: Codec, x: Tensor, args: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Names and what is timed."""
+    tokens, sampling = codec.encode(x), codec.sampling
+    yield "encode", lambda: codec.encode(x)
+    if sampling is None:
+        yield "decode", lambda: codec.decode(tokens)
+        return
+    lengths = args.positions or [tokens.codes.shape[2]]
+    for n, steps, guidance in product(lengths, args.steps or [sampling.steps], (1.0, 7.5)):
+        codec.sampling = replace(sampling, steps=steps, guidance=guidance)
+        name = f"decode {n}, {steps} steps, guidance {guidance:g}"
+        yield name, partial(codec.decode, tokens.prefix(positions=n))
+
+
+def whole_numbers(text: str) -> list[int]:
+    """Whole numbers separated by commas."""
+    return [int(part) for part in text.split(",")]
+
+
 def bench(recipe: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Encode and decode of one recipe's codec."""
     torch.manual_seed(0)
@@ -68,10 +94,9 @@ def bench(recipe: str, args: argparse.Namespace) -> list[dict[str, Any]]:
         exact = codec.encode(x)
         with torch.autocast(args.device, dtype) if reduced else nullcontext():
             changed = (codec.encode(x).codes != exact.codes).float().mean().item()
-            jobs = {"encode": lambda: codec.encode(x), "decode": lambda: codec.decode(exact)}
             rows = [
                 {"recipe": recipe, "job": name, **measure(run, args.device, dtype, args.repeats, args.batch)}
-                for name, run in jobs.items()
+                for name, run in jobs(codec, x, args)
             ]
     return [row | {"codes_changed": changed} for row in rows] if reduced else rows
 
@@ -82,6 +107,8 @@ def main() -> None:
     parser.add_argument("recipes", nargs="+")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=whole_numbers, metavar="N,N", help="of decoders that sample")
+    parser.add_argument("--positions", type=whole_numbers, metavar="N,N", help="prefixes that such decoders paint")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32")
     parser.add_argument("--json", action="store_true")
