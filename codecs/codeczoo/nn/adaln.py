@@ -100,7 +100,8 @@ class Block(nn.Module):
             linear(layer, part).unflatten(-1, (self.heads, -1))  # (B, L or len(keep), heads, d)
             for layer, part in ((self.q, h[:, keep]), (self.k, h), (self.v, h))
         )
-        y = attend(norm(q).transpose(1, 2), norm(k).transpose(1, 2), v.transpose(1, 2), self.scale)
+        q, k = norm(q).to(v.dtype), norm(k).to(v.dtype)  # on a GPU autocast leaves norms in float32
+        y = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), self.scale)  # (B, heads, len(keep), d)
         x = first.add(x[:, keep], linear(self.out, rearrange(y, "b h l d -> b l (h d)")))
         return second.add(x, linear(self.fc2, linear_silu_gated(self.gate, self.value, once(second.norm(x)))))
 
