@@ -14,7 +14,7 @@ from codeczoo.backbones.flextok import FlowDecoder
 from codeczoo.core.errors import ConfigError, InputError
 from codeczoo.core.types import Tokens
 from codeczoo.nn import adaln
-from codeczoo.nn.registers import Attend, CausalRegisters, Everyone
+from codeczoo.nn.registers import Attend, CausalRegisters, Everyone, _causal_blocks
 from codeczoo.quantizers.dropout import PowerDepth, RoundedDepth, UniformDepth
 
 CPU = torch.device("cpu")
@@ -208,6 +208,12 @@ def test_flex_attention_of_causal_registers_is_the_masked_one(n: int, registers_
     seen = torch.tensor([[key < 9 or key <= at for key in range(9 + n)] for at in range(9 + n)])[-q.shape[2] :]
     weights = ((q @ k.mT) * 0.3).masked_fill(~seen, float("-inf")).softmax(-1)
     assert close(dense, weights @ v)
+
+
+def test_masks_kept_from_inference_will_do_in_training() -> None:
+    with torch.inference_mode():
+        made = _causal_blocks(9, 4, 13, CPU)
+    assert made is _causal_blocks(9, 4, 13, CPU) and not made.kv_indices.is_inference()
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

@@ -106,4 +106,5 @@ def _causal_blocks(patches: int, registers: int, queries: int, device: torch.dev
     def seen(b: Tensor, h: Tensor, at: Tensor, key: Tensor) -> Tensor:
         return (key < patches) | (key <= at + length - queries)
 
-    return create_block_mask(seen, None, None, queries, length, device=str(device))
+    with torch.inference_mode(False):  # a training may use it next
+        return create_block_mask(seen, None, None, queries, length, device=str(device))
