@@ -21,7 +21,7 @@ import codeczoo
 from codeczoo import export, zoo
 from codeczoo.audio.dac import unpadded
 from codeczoo.audio.encodec import EnCodec
-from codeczoo.cli import report
+from codeczoo.cli import drawings
 from codeczoo.core.errors import FormatError, InputError
 from codeczoo.export import audio_baselines as baselines
 from codeczoo.export import batches, recordings
@@ -350,7 +350,7 @@ def test_bitrates_along_a_plot_can_be_read(
     figures: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: figures.append(figure) or path.touch())
     rows = [{"system": "codec", "payload_kbps": rate, "mel": 1.0, "stoi": 0.5} for rate in rates]
-    report.plot(tmp_path / "plot.png", rows, report.BITS["audio"])
+    drawings.plot(tmp_path / "plot.png", rows, drawings.BITS["audio"])
     FigureCanvasAgg(figures[0]).draw()
     for axis in figures[0].axes:
         low, high = axis.get_xlim()

@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from codeczoo import zoo
+from codeczoo.cli import drawings
 from codeczoo.cli import eval as eval_command
-from codeczoo.cli import report
 from codeczoo.core.errors import InputError, MissingError
 from codeczoo.core.summary import summary
 from codeczoo.core.types import StreamSpec, TokenSpec
@@ -215,23 +215,23 @@ def test_the_table_has_a_column_for_each_stream() -> None:
 def test_contact_sheets_show_frames_of_every_rate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     clips = [smooth_clip(17, 64, 96), smooth_clip(3, 64, 96, 1)]
     evaluation = evaluated(clips, [], monkeypatch)
-    report.draw(tmp_path, evaluation.result(), evaluation)
+    drawings.draw(tmp_path, evaluation.result(), evaluation)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"rate_distortion.png", "contact_sheet_1.png", "contact_sheet_2.png"}
     sheet = np.asarray(Image.open(tmp_path / "contact_sheet_1.png").convert("RGB"))
-    height = report.HEAD + 3 * (64 + report.GAP)
-    margin = sheet.shape[1] - 8 * (96 + report.GAP)
-    assert sheet.shape[0] == height and margin >= report.MARGIN
+    height = drawings.HEAD + 3 * (64 + drawings.GAP)
+    margin = sheet.shape[1] - 8 * (96 + drawings.GAP)
+    assert sheet.shape[0] == height and margin >= drawings.MARGIN
     codec = Means()
     wanted = [clips[0], *(codec.decode(codec.encode(clips[0][None], n_streams=n))[0] for n in (1, 2))]
     for row, x in enumerate(wanted):
         for column, frame in enumerate((0, 2, 5, 7, 9, 11, 14, 16)):
-            top, left = report.HEAD + row * (64 + report.GAP), margin + column * (96 + report.GAP)
+            top, left = drawings.HEAD + row * (64 + drawings.GAP), margin + column * (96 + drawings.GAP)
             cell = sheet[top : top + 64, left : left + 96].transpose(2, 0, 1) / 255.0
             assert np.abs(cell - x[:, frame].numpy()).max() < 1 / 255, (row, column)
     # Something is written above the columns and beside the lines.
-    assert (sheet[: report.HEAD, margin:] < 128).any() and (sheet[report.HEAD :, :margin] < 128).any()
-    assert Image.open(tmp_path / "contact_sheet_2.png").size[0] == margin + 3 * (96 + report.GAP)
+    assert (sheet[: drawings.HEAD, margin:] < 128).any() and (sheet[drawings.HEAD :, :margin] < 128).any()
+    assert Image.open(tmp_path / "contact_sheet_2.png").size[0] == margin + 3 * (96 + drawings.GAP)
 
 
 def test_previews_are_small() -> None:

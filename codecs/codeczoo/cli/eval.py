@@ -1,4 +1,4 @@
-"""`codeczoo eval`: quality and bits of a codec at every rate, beside JPEG and WebP, Opus and MP3, H.264 and H.265."""
+"""`codeczoo eval`: quality and bits of a codec at every rate, beside image, sound and video codecs at equal bytes."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from codeczoo.export.evaluate import Evaluation
     from codeczoo.export.judging import Networks
 
-AGAINST = ("jpeg", "webp", "opus", "mp3", "h264", "h265")  # BASELINES of export.judges, without their import
+AGAINST = ("jpeg", "webp", "avif", "opus", "mp3", "h264", "h265")  # BASELINES of export.judges, without their import
 KINDS = ("positions", "codebooks", "streams")
 COLUMNS = {
     "system": "", "rate": "", "kbps": ".2f", "payload_kbps": ".2f", "bits": ".0f", "bpp": ".4f",
@@ -130,12 +130,12 @@ def networks(args: argparse.Namespace, device: Any) -> "Networks":
 
 def write(folder: Path, facts: dict[str, Any], evaluation: "Evaluation") -> None:
     """eval.json, the plot and the reconstructions."""
-    from codeczoo.cli import report
+    from codeczoo.cli import drawings
     from codeczoo.io.files import atomic
 
     with atomic(folder / "eval.json") as temporary:
         temporary.write_text(json.dumps(facts, indent=2) + "\n")
-    report.draw(folder, facts["rows"], evaluation)
+    drawings.draw(folder, facts["rows"], evaluation)
 
 
 def show(facts: dict[str, Any], as_json: bool, unit: str) -> None:

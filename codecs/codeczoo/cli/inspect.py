@@ -40,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the numbers. Returns 1 when a document could not be decoded."""
-    from codeczoo.cli.report import grid
+    from codeczoo.cli.drawings import grid
     from codeczoo.export import dataset
     from codeczoo.export.statistics import Statistics
 
@@ -127,7 +127,7 @@ def decode(args: argparse.Namespace, reader: "Reader", out: Path, report: common
 
 def sheet(path: Path, files: Sequence[Path], media: str) -> None:
     """All files in one picture: pictures, spectrograms, or frames of each clip beside one another."""
-    from codeczoo.cli.report import grid, spectrogram
+    from codeczoo.cli.drawings import grid, spectrogram
     from codeczoo.io import audio, image, video
 
     if media == "image":

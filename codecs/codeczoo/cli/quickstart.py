@@ -81,7 +81,7 @@ def draw(folder: Path, size: int) -> None:
 
 def show(out: Path, codec: "Codec", lengths: list[int]) -> None:
     """The table on stdout, and the picture."""
-    from codeczoo.cli.report import grid
+    from codeczoo.cli.drawings import grid
     from codeczoo.io import image, tokens
 
     stored = [tokens.read(out / "tokens" / f"{name}{tokens.SUFFIX}") for name in "ab"]

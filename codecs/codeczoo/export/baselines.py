@@ -1,4 +1,4 @@
-"""JPEG and WebP at the bytes of a token file, for comparison."""
+"""JPEG, WebP and AVIF at the bytes of a token file, for comparison."""
 
 from dataclasses import dataclass
 from io import BytesIO
@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, features
 from torch import Tensor
 
+from codeczoo.core.errors import MissingError
 from codeczoo.io import image
 from codeczoo.metrics.image import psnr
 
@@ -24,7 +25,7 @@ class Baseline:
     high: int
 
 
-BASELINES = {"jpeg": Baseline("JPEG", 1, 95), "webp": Baseline("WEBP", 0, 100)}
+BASELINES = {"jpeg": Baseline("JPEG", 1, 95), "webp": Baseline("WEBP", 0, 100), "avif": Baseline("AVIF", 0, 100)}
 
 
 class Coded(NamedTuple):
@@ -46,7 +47,12 @@ def at_bytes(x: Tensor, baseline: Baseline, budget: int) -> Coded:
         x: (3, H, W) in [0, 1].
         baseline: what codes it.
         budget: bytes of the whole file.
+
+    Raises:
+        MissingError: Pillow was built without the format.
     """
+    if not features.check(baseline.format.lower().replace("jpeg", "jpg")):
+        raise MissingError(f"this Pillow writes no {baseline.format}: pip install --upgrade pillow")
     pixels = (x * 255).round().to(torch.uint8)
     tries = [_best(pixels, baseline, budget, shrunk) for shrunk in SCALES if min(pixels.shape[1:]) >= shrunk]
     fitting = [t for t in tries if t.bytes <= budget]
