@@ -400,5 +400,5 @@ def test_save_and_load_is_the_same_codec(codec: Any, x: torch.Tensor, tmp_path: 
 def test_an_alignment_wants_a_layer_of_the_flow() -> None:
     from codeczoo.backbones.flextok import Alignment
 
-    with pytest.raises(ConfigError, match=r"align.layer must be within 1..1, got 2"):
+    with pytest.raises(ConfigError, match=r"layer must be within 1..1 and width 32, got 2 and 32"):
         FlowDecoder(CHANNELS, SIDE, 2, WIDTH, 2, 2, N, 4, align=Alignment(WIDTH, 5, layer=2))

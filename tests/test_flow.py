@@ -41,9 +41,9 @@ def test_solvers_converge_with_their_order(solver: Any, order: int) -> None:
 
 @pytest.mark.parametrize("solver", ["euler", "heun"])
 def test_a_straight_flow_needs_one_step(solver: Any) -> None:
-    x, noise = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    x, noise = torch.randn(2, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     found = solve(lambda _, i: noise - x, noise, Sampling(steps=1, solver=solver))
-    assert torch.allclose(found, x, atol=1e-6)
+    assert torch.allclose(found, x, atol=1e-5)
     s = torch.tensor([0.25, 1.0])
     mixed = noised(x, noise, s)
     assert torch.allclose(mixed[0], 0.25 * noise[0] + 0.75 * x[0], atol=1e-6) and torch.allclose(mixed[1], noise[1])
@@ -63,7 +63,7 @@ def test_solvers_ask_at_the_times_that_they_say(solver: Any, wanted: list[int]) 
 
 
 def test_guidance_goes_from_untold_through_told_and_beyond() -> None:
-    told, untold = torch.randn(2, 2, 3, 3, 3)
+    told, untold = torch.randn(2, 2, 3, 3, 3, generator=torch.Generator().manual_seed(0))
     assert torch.equal(Guidance(0.0)(told, untold), untold)
     assert torch.allclose(Guidance(1.0)(told, untold), told, atol=1e-6)
     assert torch.allclose(Guidance(3.0)(told, untold), told + 2 * (told - untold), atol=1e-5)

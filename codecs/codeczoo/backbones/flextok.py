@@ -125,7 +125,7 @@ class Alignment(nn.Module):
 
     def __init__(self, width: int, dim: int, layer: int, hidden: int = 2048) -> None:
         super().__init__()
-        self.layer = layer
+        self.width, self.layer = width, layer
         self.mlp = nn.Sequential(
             nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, dim)
         )
@@ -150,8 +150,9 @@ class FlowDecoder(Stack):
         time_scale: float = 1000.0, align: Alignment | None = None,
     ) -> None:
         super().__init__(width, depth, heads)
-        if align is not None and not 1 <= align.layer < depth:
-            raise ConfigError(f"align.layer must be within 1..{depth - 1}, got {align.layer}")
+        if align is not None and not (1 <= align.layer < depth and align.width == width):
+            found = f"{align.layer} and {align.width}"
+            raise ConfigError(f"align: layer must be within 1..{depth - 1} and width {width}, got {found}")
         self.n_tokens, self.dim, self.time_scale, self.align = n_tokens, dim, time_scale, align
         self.embed = nn.Linear(dim, width)
         self.register_positions = _token(n_tokens, width)
