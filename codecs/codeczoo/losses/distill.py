@@ -1,4 +1,4 @@
-"""Teaching the first codebook of a speech codec what a self-supervised model hears."""
+"""Teaching a codec what a self-supervised model hears or sees: a codebook of speech, patches inside a flow."""
 
 from abc import abstractmethod
 
@@ -17,7 +17,7 @@ class Distillation(Term):
     """A term that compares the codec's features with a teacher's.
 
     Args:
-        teacher: hears x; never trained, never saved.
+        teacher: hears or sees x; never trained, never saved.
     """
 
     reads = frozenset({"features"})
@@ -27,22 +27,28 @@ class Distillation(Term):
         self.teacher = Frozen(teacher)
 
     def value(self, x: Tensor, reconstruction: Reconstruction) -> Tensor:
-        """x (B, C, T) and features (B, D, frames) to a scalar; of frames that only one of the two has, at most one.
+        """x and features (B, D, frames) or (B, D, h, w) to a scalar; of frames one of the two may have one more.
 
-        Raises InputError when the teacher's D is another or the frames differ by more than one.
+        Raises InputError when the teacher's D or grid is another or the frames differ by more than one.
         """
         with torch.no_grad():
             wanted = self.teacher.net(x)
         found = reconstruction.features
-        if found is None or found.shape[:2] != wanted.shape[:2] or abs(found.shape[2] - wanted.shape[2]) > 1:
+        if found is None or not _alike(found.shape, wanted.shape):
             got = None if found is None else tuple(found.shape)
             raise InputError(f"{type(self).__name__}: the teacher gives {tuple(wanted.shape)}, the codec {got}")
+        found, wanted = found.flatten(2), wanted.flatten(2)  # the patches of a picture count as frames
         frames = min(found.shape[2], wanted.shape[2])
         return self.compare(wanted[..., :frames], found[..., :frames].float())
 
     @abstractmethod
     def compare(self, wanted: Tensor, found: Tensor) -> Tensor:
         """The scalar for two float32 (B, D, T)."""
+
+
+def _alike(found: torch.Size, wanted: torch.Size) -> bool:
+    in_time = len(found) == len(wanted) == 3 and found[:2] == wanted[:2] and abs(found[2] - wanted[2]) <= 1
+    return in_time or found == wanted
 
 
 class DimensionDistillation(Distillation):
@@ -76,9 +82,10 @@ class TimeDistillation(Distillation):
 
 
 class CosineDistillation(Distillation):
-    """1 - mean cosine of each frame.
+    """1 - mean cosine of each frame or patch.
 
-    Source: Mimi (arXiv 2410.00037) section 3.3.3; its weight and the teacher's layer are not published.
+    Source: Mimi (arXiv 2410.00037) section 3.3.3, whose weight and teacher's layer are not published; REPA (arXiv
+    2410.06940).
     """
 
     def compare(self, wanted: Tensor, found: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""Self-supervised speech models as teachers, from local files; nothing is ever downloaded."""
+"""Teachers, and self-supervised speech models as such, from local files; nothing is ever downloaded."""
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,11 +25,11 @@ HOW_TORCHAUDIO = (
 
 
 class Teacher(nn.Module, ABC):
-    """Makes features out of audio."""
+    """Makes features out of media."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, C, T) to (B, D, frames)."""
+        """x (B, C, T) to (B, D, frames), or pictures (B, 3, H, W) to (B, D, h, w)."""
 
 
 class SpeechModel(Teacher):
@@ -87,11 +88,9 @@ class TransformersTeacher(SpeechModel):
     def __init__(
         self, folder: str | Path | None, sample_rate: int, layer: int | None = None, normalise: bool | None = None
     ) -> None:
-        if folder is None or not Path(folder, "config.json").is_file():
-            where = "no folder is given" if folder is None else f"there is no {Path(folder, 'config.json')}"
-            raise MissingError(f"a distillation teacher is wanted and {where}. {HOW_TRANSFORMERS}")
-        super().__init__(sample_rate, layer, _normalised(Path(folder)) if normalise is None else normalise)
-        self.network = _load(Path(folder))
+        path = given_folder(folder, HOW_TRANSFORMERS)
+        super().__init__(sample_rate, layer, _normalised(path) if normalise is None else normalise)
+        self.network = read_folder(path, ("feature_extractor", "feature_projection"), "HuBERT, WavLM or wav2vec 2.0")
 
     def states(self, mono: Tensor) -> list[Tensor]:
         """See SpeechModel."""
@@ -169,8 +168,26 @@ def _normalised(folder: Path) -> bool:
         raise WeightsError(f"{path} says nothing of do_normalize; give the teacher's normalise=true or false") from None
 
 
-def _load(folder: Path) -> nn.Module:
-    """The model in a `transformers` folder, complete, float32."""
+def given_folder(folder: str | Path | None, how: str) -> Path:
+    """A folder of `transformers`. Raises MissingError, whose text ends with `how`, where there is none."""
+    if folder is None or not Path(folder, "config.json").is_file():
+        where = "no folder is given" if folder is None else f"there is no {Path(folder, 'config.json')}"
+        raise MissingError(f"a distillation teacher is wanted and {where}. {how}")
+    return Path(folder)
+
+
+def read_folder(folder: Path, parts: Sequence[str], wanted: str) -> nn.Module:
+    """The model in a `transformers` folder, complete, float32.
+
+    Args:
+        folder: see `given_folder`.
+        parts: modules that it must have.
+        wanted: what kinds have them, for the message.
+
+    Raises:
+        MissingError: `transformers` is not installed.
+        WeightsError: the folder cannot be read or is of another kind of model.
+    """
     try:
         from transformers import AutoModel
     except ImportError:
@@ -182,8 +199,8 @@ def _load(folder: Path) -> nn.Module:
     except Exception as error:  # config, safetensors and pickle errors of many kinds
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise WeightsError(f"{folder}: transformers cannot read it ({reason[0]})") from None
-    if not hasattr(network, "feature_extractor") or not hasattr(network, "feature_projection"):
-        raise WeightsError(f"{folder}: a {type(network).__name__}, wanted HuBERT, WavLM or wav2vec 2.0")
+    if not all(hasattr(network, part) for part in parts):
+        raise WeightsError(f"{folder}: a {type(network).__name__}, wanted {wanted}")
     if found["missing_keys"]:
         raise WeightsError(f"{folder}: its weights lack {sorted(found['missing_keys'])[0]}")
     return network
