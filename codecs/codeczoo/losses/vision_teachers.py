@@ -29,6 +29,9 @@ class DinoV2(Teacher):
         WeightsError: the folder cannot be read or is of another kind of model.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, folder: str | Path | None, side: int) -> None:
         path = given_folder(folder, HOW)
         super().__init__()
