@@ -72,7 +72,7 @@ def test_other_grids_and_channels_are_refused(folders: dict[str, Path]) -> None:
     assert term(x, Reconstruction(None, features=3 * same)).item() == pytest.approx(0, abs=1e-5)
     assert term(x, Reconstruction(None, features=-same)).item() == pytest.approx(2, abs=1e-5)
     for shape in ((2, 16, 2, 8), (2, 15, 4, 4), (2, 16, 16), (2, 16, 4, 3)):
-        with pytest.raises(InputError, match="the teacher gives .2, 16, 4, 4., the codec"):
+        with pytest.raises(InputError, match=r"the teacher gives .2, 16, 4, 4., the codec"):
             term(x, Reconstruction(None, features=torch.rand(shape)))
 
 
@@ -110,7 +110,7 @@ def test_without_the_term_there_is_no_head_and_no_teacher() -> None:
 
 
 def test_the_recipe_without_a_folder_says_how_to_get_one(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match="no folder is given.*hf download facebook/dinov2-large"):
+    with pytest.raises(MissingError, match=r"no folder is given.*hf download facebook/dinov2-large"):
         train(tree(*REPA), tmp_path)
     assert not list(tmp_path.iterdir())
 
