@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from multiprocessing import get_context
@@ -26,10 +27,10 @@ import codeczoo
 from codeczoo import export, zoo
 from codeczoo.cli.main import main
 from codeczoo.core.errors import InputError
-from codeczoo.export import shard
+from codeczoo.export import clips, shard
 from codeczoo.export.engines.ranks import Rank, Ranks, this_rank
 from codeczoo.export.plan import Plan
-from codeczoo.io import audio, video
+from codeczoo.io import audio, image, video
 
 PICTURES, BAD = 23, 2  # in shards of 4
 
@@ -336,3 +337,50 @@ def actor_pids() -> Iterator[int]:
                 yield int(path.parent.name)
         except OSError:
             continue
+
+
+# --- the same media, however they come --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("media", ["image", "audio", "video"])
+def test_media_give_the_same_tokens_from_files_tars_and_tables(
+    tmp_path: Path, media: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each kind a short one and a long one, which is read in pieces."""
+    datasets = pytest.importorskip("datasets")
+    folder, random_ = tmp_path / "in", torch.Generator().manual_seed(0)
+    if media == "image":
+        codec = codeczoo.build(one_d_piece_tree())
+        for i, size in enumerate((40, 100)):
+            image.write(folder / f"{i}.png", torch.rand(3, size, 30, generator=random_))
+    elif media == "audio":
+        codec = audio_cases.build("encodec causal reflect")
+        for i, size in enumerate((1000, 40000)):
+            audio.write(folder / f"{i}.wav", torch.rand(2, size, generator=random_) - 0.5, 2400)
+    else:
+        codec = video_cases.build("vidtok")
+        monkeypatch.setattr(clips, "SHORT", 4 * 16 * 24)
+        for i, frames in enumerate((3, 9)):
+            with video.Writer(folder / f"{i}.mp4", 10, 1) as file:
+                file.append(torch.rand(3, frames, 16, 24, generator=random_))
+    zoo.save(tmp_path / "codec.safetensors", codec)
+    found = sorted(folder.iterdir())
+    with tarfile.open(tmp_path / "all.tar", "w") as tar:
+        for path in found:
+            tar.add(path, path.name)
+    rows = [{"bytes": path.read_bytes(), "path": None} for path in found]
+    table = datasets.Dataset.from_dict({"media": rows, "label": [0, 1]})
+    table.to_parquet(tmp_path / "rows.parquet")
+    table.save_to_disk(tmp_path / "rows")
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps({"path": str(path), "label": 2}) + "\n" for path in found))
+    readers = []
+    for given in ("in", "all.tar", "rows.parquet", "rows", "list.jsonl"):
+        case, out = Case(tmp_path / given, tmp_path / "codec.safetensors", tmp_path), tmp_path / f"out of {given}"
+        assert main(command(case, out)) == 0, given
+        readers.append(export.read(out))
+    for reader in readers[1:]:
+        for i in range(2):
+            assert np.array_equal(reader.ids(i), readers[0].ids(i)), (reader.folder, i)
+            assert reader.document(i).sha256 == readers[0].document(i).sha256
+            assert reader.document(i).fit == readers[0].document(i).fit
+    assert readers[2].document(1).about == {"label": 1} and readers[4].document(1).about == {"label": 2}
