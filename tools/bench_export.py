@@ -77,7 +77,7 @@ class Recorded:
 
 def begin(barrier: Any) -> None:
     """In each process, first of all."""
-    global together  # noqa: PLW0603, a barrier reaches a process only when it begins
+    global together  # a barrier reaches a process only when it begins
     together = barrier
     torch.set_num_threads(1)
 
