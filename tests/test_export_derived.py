@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ import codeczoo
 from codeczoo import export, zoo
 from codeczoo.cli.main import main
 from codeczoo.core.errors import CodeczooError, FormatError, InputError
+from codeczoo.export.derive import Vary
 from codeczoo.export.patterns import Delay, Flat, grid_of, sizes_of
 from codeczoo.export.statistics import Statistics, entropy
 from codeczoo.export.vocabulary import Block, Vocabularies, stacked
@@ -69,10 +72,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 def tokenizer(folder: Path) -> Path:
     """A tokenizer of a few words."""
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 1)])
     made = transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="<eos>")
     made.save_pretrained(str(folder))
     return folder
@@ -130,6 +134,15 @@ def test_lengths_may_stand_in_a_field(place: Place, tmp_path: Path, capsys: pyte
         run("export", "--from", place.store, "-o", tmp_path / "x", "--format", "npy", "--vary", "positions=keep") == 2
     )
     assert "p08: its 'keep' must be a whole number of at least 1, got None" in capsys.readouterr().err
+
+
+def test_drawn_lengths_reach_both_ends(place: Place) -> None:
+    store = export.read(place.store)
+    tokens, drawn = store.tokens(0), []
+    for i in range(300):
+        document = replace(store.document(0), sha256=sha256(b"%d" % i).hexdigest())
+        drawn.append(Vary("positions", 4, 6).of(tokens, document).codes.shape[2])
+    assert all(80 < drawn.count(n) < 120 for n in (4, 5, 6)) and set(drawn) == {4, 5, 6}
 
 
 def test_side_cars_are_what_is_said_of_a_file(place: Place) -> None:
@@ -252,7 +265,7 @@ def test_several_codecs_and_text_in_one_vocabulary(
     assert len(names) == Vocabularies.read(file).size
     codes = reader.tokens(1).codes[0, 0].tolist()
     whole = f"a photo of dog<image>{''.join(f'<image_{code}>' for code in codes)}</image>"
-    assert reader.ids(1).tolist() == names(whole).input_ids
+    assert reader.ids(1).tolist() == names(whole, add_special_tokens=False).input_ids
     assert [reader.ids(11)[0], reader.ids(11)[-1]] == [
         image.vocabulary.special["start"],
         image.vocabulary.special["end"],
