@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from clip_codec import LEVELS, Means
 from PIL import Image
 
 import codeczoo
@@ -231,6 +232,9 @@ def test_blocks_lie_behind_one_another(place: Place, tmp_path: Path) -> None:
         for special, name in zip(block.vocabulary.special.values(), names[-4:], strict=True):
             assert names[special - block.offset] == name and block.name in name
     shared, own = words.block("audio"), words.block("own")
+    film = Block("video", "v", "2", Means().spec, 7)  # two streams of three codebooks
+    assert len(film.names()) == 6 * LEVELS + 4 and film.names()[4 * LEVELS + 9] == "<video_4_9>"
+    assert film.vocabulary.stream.tolist() == [0, 0, 0, 1, 1, 1]
     assert shared.names()[5] == "<audio_5>" and own.names()[sizes[0] + 5] == "<own_1_5>"
     assert own.vocabulary.first[1] == own.offset + sizes[0]
     assert (

@@ -16,7 +16,7 @@ def beside(path: Path) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for suffix in TEXTS:
         file = path.with_suffix(f".{suffix}")
-        if file == path or not file.is_file():
+        if not file.is_file():
             continue
         if file.stat().st_size > LONGEST:
             raise InputError(f"{file} has more than {LONGEST} bytes")
