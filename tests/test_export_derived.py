@@ -328,6 +328,16 @@ def test_text_after_the_media_ends(place: Place, tmp_path: Path, capsys: pytest.
         assert message in capsys.readouterr().err and not (tmp_path / "x").exists()
 
 
+def test_types_hold_the_whole_vocabulary(place: Place, tmp_path: Path) -> None:
+    """Exports of all its parts are mixed, so none may have ids of a smaller type."""
+    parts = (f"image={place.image}", f"audio={place.audio}")
+    assert run("vocabulary", *parts, "--vocab-offset", 65460, "-o", tmp_path) == 0
+    given = ("--format", "npy", "--vocabulary", tmp_path / "vocabulary.json")
+    assert run("export", "--from", place.store, "-o", tmp_path / "out", *given) == 0
+    header = export.read(tmp_path / "out").header
+    assert header["vocab_size"] < 2**16 < header["vocabulary"]["size"] and header["dtype"] == "uint32"
+
+
 # --- counts, cards, pictures of it -----------------------------------------------------------------------------------
 
 
