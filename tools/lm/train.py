@@ -4,8 +4,8 @@
     codeczoo export val.jsonl -o tokens/val --codec runs/encodec_small --format litdata
     python tools/lm/train.py tokens/train tokens/val -o runs/lm --minutes 15
 
-Prints bits of an id, of a picture or of a second: if all ids of a codebook were as likely, by how often each occurs in
-the training data, by the id before, and by the model. OUT has the weights, curve.csv and curve.png.
+Prints bits of an id, of a picture or of a second: if all codes of a codebook were as likely, by how often each occurs
+in the training data, by the id before, and by the model. OUT has the weights, curve.csv and curve.png.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from torch import Tensor
 
 import codeczoo.export
 from codeczoo.export.dataset import Reader
+from codeczoo.export.patterns import Ids
 
 
 class Task(L.LightningModule):
@@ -78,32 +79,42 @@ def loader(folder: Path, block: int, batch: int, shuffle: bool) -> StreamingData
     return StreamingDataLoader(data, batch_size=batch, num_workers=0)
 
 
-def stream(reader: Reader) -> np.ndarray[Any, Any]:
-    """All documents one after the other, int64 (steps, rows)."""
-    rows = [ids.T.astype(np.int64).reshape(-1, reader.pattern.rows or 1) for _, ids in reader]
-    return np.concatenate(rows)
+def stream(reader: Reader) -> tuple[Ids, Ids]:
+    """All documents one after the other: ids and the codebook of each, -1 of those that are no codes; (steps, rows)."""
+    rows, found, books = reader.pattern.rows or 1, [], []
+    for document, ids in reader:
+        media = reader.without_text(ids)
+        of = np.full(ids.shape, -1)
+        of[..., ids.shape[-1] - media.shape[-1] :] = reader.pattern.books(media, document.grid)
+        if reader.header.get("text", {}).get("place") == "after":
+            of = np.roll(of, media.shape[-1] - ids.shape[-1], -1)
+        found.append(ids.T.astype(np.int64).reshape(-1, rows))
+        books.append(of.T.reshape(-1, rows))
+    return np.concatenate(found), np.concatenate(books)
 
 
-def baselines(train: np.ndarray[Any, Any], val: np.ndarray[Any, Any], vocab: int) -> dict[str, float]:
-    """Bits of an id of the validation data with no model, with counts of ids, with counts of pairs of ids, smoothed.
+def baselines(train: tuple[Ids, Ids], val: tuple[Ids, Ids], vocab: int) -> dict[str, float]:
+    """Bits of an id of the validation data by counts of ids, and by counts of pairs of ids.
 
-    The pairs fall back on the counts of ids as much as Witten and Bell say: by how many different ids follow the first.
+    Which codebook an id is of is known before. Pairs fall back on the counts of ids as much as Witten and Bell say: by
+    how many different ids follow the first.
     """
     unigram = bigram = 0.0
-    for k in range(train.shape[1]):
-        counts = np.bincount(train[:, k], minlength=vocab) + 0.5
-        p = counts / counts.sum()
-        unigram += -np.log2(p[val[1:, k]]).sum()
-        keys, times = np.unique(train[:-1, k] * vocab + train[1:, k], return_counts=True)
-        first = keys // vocab
-        total = np.bincount(first, times, vocab)
-        kinds = np.bincount(first, minlength=vocab)
-        wanted = val[:-1, k] * vocab + val[1:, k]
-        place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        found = np.where(keys[place] == wanted, times[place], 0)
-        n, t = total[val[:-1, k]], kinds[val[:-1, k]]
-        bigram += -np.log2((found + np.maximum(t, 1) * p[val[1:, k]]) / (n + np.maximum(t, 1))).sum()
-    return {"unigram": unigram / val[1:].size, "bigram": bigram / val[1:].size}
+    for k in range(train[0].shape[1]):
+        (ids, books), (wanted, due) = ((part[0][:, k], part[1][:, k]) for part in (train, val))
+        counts = np.bincount(ids, minlength=vocab) + 0.5
+        book_of = np.full(vocab, -1)
+        book_of[np.concatenate([ids, wanted])] = np.concatenate([books, due])
+        p = counts / np.bincount(book_of + 1, counts)[book_of + 1]
+        unigram += -np.log2(p[wanted[1:]]).sum()
+        keys, times = np.unique(ids[:-1] * vocab + ids[1:], return_counts=True)
+        total, kinds = np.bincount(keys // vocab, times, vocab), np.bincount(keys // vocab, minlength=vocab)
+        pairs = wanted[:-1] * vocab + wanted[1:]
+        place = np.minimum(np.searchsorted(keys, pairs), len(keys) - 1)
+        found = np.where(keys[place] == pairs, times[place], 0)
+        n, t = total[wanted[:-1]], np.maximum(kinds[wanted[:-1]], 1)
+        bigram += -np.log2((found + t * p[wanted[1:]]) / (n + t)).sum()
+    return {"unigram": unigram / val[0][1:].size, "bigram": bigram / val[0][1:].size}
 
 
 def main() -> None:
@@ -139,19 +150,16 @@ def main() -> None:
 
 def report(args: argparse.Namespace, train: Reader, val: Reader, task: Task, size: Size) -> None:
     """Writes curve.csv, curve.png and report.json; prints the last."""
-    of_train, of_val = stream(train), stream(val)
-    codes = [np.log2(book["size"]) for book in val.header["codebooks"]]
     card = json.loads((val.folder / "card.json").read_text())
     unit = "picture" if val.spec.media == "image" else "second"
     uniform = sum(np.log2(book["size"]) * book["codes"] for book in card["codebooks"]) / card["ids"]
-    bits = {"uniform": float(uniform), **baselines(of_train, of_val, size.vocab)}
+    bits = {"uniform": float(uniform), **baselines(stream(train), stream(val), size.vocab)}
     bits["model"] = min(point["val"] for point in task.curve)
     per = card["ids"] / card[f"{unit}s"]
     found = {"bits_of_an_id": bits, f"bits_per_{unit}": {name: value * per for name, value in bits.items()}}
     found |= {
         "parameters": sum(p.numel() for p in task.model.parameters()),
         "size": asdict(size),
-        "codebooks": len(codes),
     }
     (args.output / "report.json").write_text(json.dumps(found, indent=2) + "\n")
     with (args.output / "curve.csv").open("w") as file:
