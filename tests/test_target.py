@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import ceil, log2
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,10 +26,12 @@ from codeczoo import export, zoo
 from codeczoo.core.errors import FormatError, InputError
 from codeczoo.core.types import Tokens
 from codeczoo.export import clips, recordings, targets
-from codeczoo.export.batches import Runner, paired
+from codeczoo.export.batches import Prefix, Runner, paired
 from codeczoo.export.media import media_of
-from codeczoo.export.targets import ToQuality, search
+from codeczoo.export.sources import Sample
+from codeczoo.export.targets import ToBytes, ToQuality, search
 from codeczoo.io import audio, image, sound, tokens, video
+from codeczoo.io.files import find
 from codeczoo.io.target import Target
 from codeczoo.metrics import audio as audio_metrics
 from codeczoo.metrics import image as image_metrics
@@ -273,13 +275,13 @@ def test_the_options_of_a_prefix_say_where_the_search_begins(place: Place, tmp_p
     assert tokens.read_header(tmp_path / "b.cz").shapes == ((1, 5),)
 
 
+@pytest.mark.parametrize(("media", "unreachable"), [("image", "psnr:90"), ("audio", "mel:0"), ("video", "psnr:90")])
 def test_a_file_is_encoded_once_and_decoded_with_others(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Place, tmp_path: Path, media: str, unreachable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for i in range(6):
-        picture(i, (32, 32)).save(tmp_path / f"{i}.png")
+    paths = sorted(path for path in place.files[media].rglob("*.*") if path.name != "b.mkv")  # of another size
     calls: dict[str, list[int]] = {"encode": [], "decode": []}
-    kind = type(codeczoo.load(place.codec["image"]))
+    kind = type(codeczoo.load(place.codec[media]))
     encode, decode = kind.encode, kind.decode
 
     def counted_encode(self: Any, x: Tensor, **options: Any) -> Tokens:
@@ -292,9 +294,29 @@ def test_a_file_is_encoded_once_and_decoded_with_others(
 
     monkeypatch.setattr(kind, "encode", counted_encode)
     monkeypatch.setattr(kind, "decode", counted_decode)
-    assert run("encode", tmp_path, "-o", tmp_path / "cz", "--codec", place.codec["image"], "--target", "psnr:90") == 1
-    assert sum(calls["encode"]) == 6
-    assert calls["decode"] == [6] * 5  # all six at once, ceil(log2(17)) times
+    arguments = ("-o", tmp_path / "cz", "--codec", place.codec[media], "--target", unreachable)
+    assert run("encode", *paths, *arguments) == 1
+    signals, longest = {"image": (3, 16), "audio": (4, 3), "video": (2, 3)}[media]  # one recording has two channels
+    assert sum(calls["encode"]) == signals
+    assert calls["decode"] == [signals] * ceil(log2(longest + 1))  # all at once
+
+
+@pytest.mark.parametrize("kind", ["quality", "bytes"])
+def test_only_a_few_files_are_held(place: Place, kind: str) -> None:
+    codec = codeczoo.load(place.codec["image"])
+    media = media_of(Runner(codec, "a", "b", batch=1))
+    (first, *_) = media.encode(find([place.files["image"] / "b.png"], image.SUFFIXES), Prefix())
+    taken = 0
+
+    def samples() -> Iterator[Sample]:
+        nonlocal taken
+        for _ in range(50):
+            taken += 1
+            yield first
+
+    cutter = ToQuality(media, "psnr", 1.0) if kind == "quality" else ToBytes(media, 200)
+    next(cutter.cut(samples()))
+    assert taken < 10
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,11 @@ def add_codec(parser: argparse.ArgumentParser, required: bool = True) -> None:
     default = "" if required else " (default: the one that the files name)"
     what = f"shipped name, weights file or folder{default}"
     parser.add_argument("--codec", required=required, metavar="NAME", help=what)
+    add_running(parser)
+
+
+def add_running(parser: argparse.ArgumentParser) -> None:
+    """--batch, --device, --precision, --json."""
     parser.add_argument("--batch", type=positive, default=8, metavar="N", help="most files at once (default 8)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="bf16 changes a few codes")

@@ -67,11 +67,16 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument("--kbps", type=rates, metavar="R,R", help="rates: as many codebooks as R kbit/s hold")
     common.add_sampling(parser)
     parser.add_argument("--against", type=names, default=[], metavar="A,B", help=f"baselines: {', '.join(AGAINST)}")
+    add_networks(parser)
+    parser.add_argument("-o", "--out", metavar="DIR", help="folder for eval.json, rate_distortion.png and pictures")
+    parser.set_defaults(run=run)
+
+
+def add_networks(parser: argparse.ArgumentParser) -> None:
+    """--fid-weights, --fvd-weights, --lpips-weights."""
     parser.add_argument("--fid-weights", metavar="P", help="Inception weights, for rFID")
     parser.add_argument("--fvd-weights", metavar="P", help="I3D weights, for FVD of clips of 9 frames or more")
     parser.add_argument("--lpips-weights", metavar="P", help="VGG weights with LPIPS heads")
-    parser.add_argument("-o", "--out", metavar="DIR", help="folder for eval.json, rate_distortion.png and pictures")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

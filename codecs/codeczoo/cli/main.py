@@ -24,6 +24,7 @@ COMMANDS = {
     "vocabulary": ("codeczoo.cli.vocabulary", "one vocabulary for text and several codecs"),
     "inspect": ("codeczoo.cli.inspect", "what is in an export; samples of it decoded"),
     "eval": ("codeczoo.cli.eval", "quality and bits at every rate, beside JPEG and WebP"),
+    "report": ("codeczoo.cli.report", "codecs on files, as a page to look at and listen to"),
     "list": ("codeczoo.cli.list", "table of all recipes"),
     "info": ("codeczoo.cli.info", "about a recipe, a weights file or a .cz file"),
     "import": ("codeczoo.cli.import_", "turn the authors' own checkpoint into a codeczoo file"),

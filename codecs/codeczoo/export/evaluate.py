@@ -1,6 +1,6 @@
 """How good a codec is at every rate: media through it, measures averaged, baselines beside it at equal bytes."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from math import isnan
 from typing import Any
@@ -28,13 +28,16 @@ class Row:
         system: name of the codec or baseline.
         rate: which prefix, e.g. "32 positions".
         judge: of this media.
+        keep: what is kept of x_hat (C, *spatial) to be shown; None: the judge's preview.
 
     Attributes:
-        shown: previews of the first pairs' x_hat, and what was measured of these pairs.
+        shown: what is kept of the first pairs' x_hat, and what was measured of these pairs.
     """
 
-    def __init__(self, system: str, rate: str, judge: Judge) -> None:
-        self.system, self.rate, self.judge = system, rate, judge
+    def __init__(
+        self, system: str, rate: str, judge: Judge, keep: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        self.system, self.rate, self.keep = system, rate, keep or judge.preview
         self.measures: Measures = judge.measures()
         self.shown: list[tuple[Tensor, Facts]] = []
         self._sums: dict[str, tuple[float, int, int]] = {}  # sum, pairs with a value, pairs without
@@ -49,7 +52,7 @@ class Row:
             self._sums[name] = (total, count, without + 1) if isnan(value) else (total + value, count + 1, without)
         self._count += 1
         if len(self.shown) < SHOWN:
-            self.shown.append((self.judge.preview(x_hat), facts))
+            self.shown.append((self.keep(x_hat), facts))
 
     def result(self) -> dict[str, Any]:
         """Means over the pairs that have a value. A measure that some pair was too small for is left out."""
@@ -66,18 +69,26 @@ class Evaluation:
         rates: prefixes, see `rates_of`.
         against: names of baselines.
         networks: measures that need weights.
+        keep: see Row.
 
     Raises:
         InputError: a baseline that is not for this media.
 
     Attributes:
-        originals: previews of the first samples.
+        originals: what is kept of the first samples.
         sizes: of these, (H, W), (T,) or (T, H, W).
     """
 
-    def __init__(self, runner: Runner, rates: Sequence[Prefix], against: Sequence[str], networks: Networks) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        rates: Sequence[Prefix],
+        against: Sequence[str],
+        networks: Networks,
+        keep: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         self.runner, self.rates, self.against = runner, rates, against
-        spec = runner.codec.spec
+        self.keep, spec = keep, runner.codec.spec
         self.judge: Judge = JUDGES[spec.media](spec, networks, runner.device)
         for name in against:
             self.judge.check_baseline(name)
@@ -85,7 +96,7 @@ class Evaluation:
         self.sizes: list[tuple[int, ...]] = []
         self.uses = [CodebookUse(spec) for _ in rates]
         self.rows = [
-            [Row(name, label(rate), self.judge) for name in (zoo.title(runner.name), *against)] for rate in rates
+            [Row(name, label(rate), self.judge, keep) for name in (zoo.title(runner.name), *against)] for rate in rates
         ]
 
     def add(self, samples: Iterable[Sample]) -> Iterator[Sample]:
@@ -99,7 +110,7 @@ class Evaluation:
                     self._measure(rows, sample, tokens, x_hat)
             for sample in good[: SHOWN - len(self.originals)]:
                 assert sample.x is not None
-                self.originals.append(self.judge.preview(sample.x[0]))
+                self.originals.append((self.keep or self.judge.preview)(sample.x[0]))
                 self.sizes.append(tuple(sample.x.shape[2:]))
             yield from window
 

@@ -147,12 +147,7 @@ class VideoJudge(Judge):
 
     def preview(self, x: Tensor) -> Tensor:
         """See Judge: frames `places` of x, made smaller where they are large."""
-        frames = x[:, self.places(x.shape[1])]
-        height, width = frames.shape[2:]
-        shrink = max(1.0, max(height, width) / self.SIDE)
-        size = [max(1, round(n / shrink)) for n in (height, width)]
-        small = interpolate(frames.transpose(0, 1), size, mode="bilinear", antialias=True)  # (t, 3, h, w)
-        return small.transpose(0, 1)
+        return small(x[:, self.places(x.shape[1])], self.SIDE)
 
     @classmethod
     def places(cls, frames: int) -> list[int]:
@@ -174,6 +169,15 @@ class VideoJudge(Judge):
         coded = video_baselines.at_bytes(x, video_baselines.BASELINES[name], total)
         size = len(coded.stream)
         return coded.x_hat, file_size(x, size) | {"shrunk": float(coded.shrunk > 1), "too_large": float(size > total)}
+
+
+def small(frames: Tensor, most: int) -> Tensor:
+    """frames (3, T, H, W), made smaller where their longer side has more than `most` pixels."""
+    height, width = frames.shape[2:]
+    shrink = max(1.0, max(height, width) / most)
+    size = [max(1, round(n / shrink)) for n in (height, width)]
+    resized = interpolate(frames.transpose(0, 1), size, mode="bilinear", antialias=True)  # (T, 3, h, w)
+    return resized.transpose(0, 1)
 
 
 JUDGES: dict[str, type[Judge]] = {"image": PictureJudge, "audio": SoundJudge, "video": VideoJudge}

@@ -1,0 +1,138 @@
+"""The page of `codeczoo report`: one HTML file that loads nothing."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from codeczoo.cli.drawings import BITS, MEASURES
+from codeczoo.cli.eval import formats_of
+from codeczoo.cli.examples import examples
+from codeczoo.cli.page_style import SCRIPT, STYLE
+from codeczoo.cli.svg import Line, chart, legend
+from codeczoo.core.summary import summary
+
+if TYPE_CHECKING:
+    from codeczoo.export.study import Study
+
+NAMES = {"image": "Pictures", "audio": "Sound", "video": "Clips"}
+ABOUT = {
+    "image": "Bytes are those of whole files. What is compared gets, picture by picture, the bytes of the whole .cz "
+    "file, and may shrink the picture to make better use of them.",
+    "audio": "Bytes are those of the coded codes, or packets, without headers. What is compared gets the bytes of the "
+    "codes.",
+    "video": "Bytes are those of whole files, without sound. What is compared gets, clip by clip, the bytes of the "
+    "whole .cz file, and may shrink the frames to make better use of them.",
+}
+LESS_IS_BETTER = ("lpips", "rfid", "flicker", "fvd", "mel", "superb_mel", "stft")
+CODEBOOKS = 8  # whose frequencies are drawn
+
+
+def page(facts: Mapping[str, Any], groups: "Sequence[Sequence[Study]]") -> str:
+    """HTML of a report.
+
+    Args:
+        facts: what `codeczoo report` writes as JSON.
+        groups: of studies that can be compared, in whose order `facts["codecs"]` is.
+    """
+    codecs = {codec["name"]: codec for codec in facts["codecs"]}
+    sections = [section([codecs[study.name] for study in group], group) for group in groups]
+    about = ", ".join(f"{key} {value}" for key, value in facts["machine"].items())
+    failed = "".join(f"<p class='bad'>{escape(bad['path'])}: {escape(bad['error'])}</p>" for bad in facts["failed"])
+    return (
+        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(facts["title"])}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>'
+        f"<h1>{escape(facts['title'])}</h1><p>{facts['files']} files, {escape(facts['date'])}. {escape(about)}. "
+        f"Measures are means over media as the codec sees them.</p>{failed}"
+        f"<h2>Codecs</h2>{overview(facts['codecs'])}{''.join(sections)}<script>{SCRIPT}</script></body></html>\n"
+    )
+
+
+def overview(codecs: Iterable[Mapping[str, Any]]) -> str:
+    """Size, tokens, speed and memory of all codecs."""
+    rows = []
+    for codec in codecs:
+        about = summary(codec["spec"])
+        row = {"codec": codec["name"], "media": about["media"], "tokens": about["tokens"], "bits": about["bits"]}
+        row |= {"parameters": f"{codec['parameters'] / 1e6:.2f} M", "weights": codec["weights_hash"]}
+        rows.append(row | pace(codec["speed"]))
+    return grid(rows)
+
+
+def pace(speed: Mapping[str, float]) -> dict[str, str]:
+    """How much media a second; of sound, how many times faster than it is played."""
+    unit = next((name for name in ("pictures", "seconds", "frames") if name in speed), None)
+    if unit is None:
+        return {}
+    how = {"pictures": "{:.3g} pictures/s", "seconds": "{:.3g} x real time", "frames": "{:.3g} frames/s"}[unit]
+    found = {half: how.format(speed[unit] / speed[f"{half}_seconds"]) for half in ("encode", "decode")}
+    return found | ({"memory": f"{speed['memory_mib']:.0f} MiB"} if "memory_mib" in speed else {})
+
+
+def section(codecs: Sequence[Mapping[str, Any]], group: "Sequence[Study]") -> str:
+    """All of some codecs that see media alike."""
+    media, spec = group[0].spec.media, summary(codecs[0]["spec"])["media"]
+    rows = [row for codec in codecs for row in codec["rows"]]
+    formats = formats_of(rows)
+    told = [{name: format(row[name], how) for name, how in formats.items() if name in row} for row in rows]
+    parts = [
+        f"<h2>{NAMES[media]}: {escape(spec.partition(', ')[2])}</h2><p>{ABOUT[media]}</p>",
+        *curves(rows, {codec["name"] for codec in codecs}, media),
+        f"<details><summary>All numbers</summary>{grid(told)}</details>",
+        f"<h3>Examples</h3>{examples(group)}",
+        "<h3>Tokens</h3>",
+        *(tokens(codec) for codec in codecs),
+    ]
+    return f'<section>{"".join(parts)}</section>'
+
+
+def curves(rows: Sequence[Mapping[str, Any]], own: "set[str]", media: str) -> list[str]:
+    """A chart for each measure, and one legend."""
+    bits, charts, lines = BITS[media], [], []
+    for name in (name for name in MEASURES if any(name in row for row in rows)):
+        lines = []
+        for system in dict.fromkeys(row["system"] for row in rows):
+            points = sorted((row[bits.name], row[name]) for row in rows if row["system"] == system and name in row)
+            lines.append(Line(system, points, system not in own))
+        less = ", less is better" if name in LESS_IS_BETTER else ""
+        charts.append(f"<figure>{chart(lines, bits.label, MEASURES[name] + less)}</figure>")
+    return [legend(lines), f'<div class="charts">{"".join(charts)}</div>']
+
+
+def tokens(codec: Mapping[str, Any]) -> str:
+    """How the codes of one codec are used, and how predictable they are."""
+    rows = []
+    for use, ngrams in zip(codec["codebooks"], codec["ngrams"], strict=True):
+        row: dict[str, Any] = {"stream": use["stream"], "codebook": use["codebook"], "entries": use["vocab_size"]}
+        row |= {"codes": ngrams["codes"], "used": bar(use["share"]), "perplexity": f"{use['perplexity']:.0f}"}
+        row |= {f"bits, {n} before": f"{bits:.2f}" for n, bits in enumerate(ngrams["bits"])}
+        row |= {f"different {n}-grams": count for n, count in enumerate(ngrams["distinct"], 1)}
+        rows.append(row | ({} if ngrams["zipf"] is None else {"Zipf": f"{ngrams['zipf']:.2f}"}))
+    several = {one["stream"] for one in codec["ngrams"] if one["codebook"]}  # codebooks
+    lines = [
+        Line(f"{one['stream']} {one['codebook']}" if one["stream"] in several else one["stream"], one["curve"])
+        for one in codec["ngrams"][:CODEBOOKS]
+    ]
+    drawn = chart(lines, "rank of the entry", "share of the codes", log_y=True)
+    figure = f'<div class="charts"><figure>{drawn}{legend(lines)}</figure></div>'
+    return f"<h4>{escape(codec['name'])}</h4>{grid(rows)}{figure}"
+
+
+def bar(share: float) -> "Raw":
+    """A share, 0..1, as a bar."""
+    return Raw(f'<meter value="{share:.4f}"></meter> {share:.1%}')
+
+
+class Raw(str):
+    """HTML, not to be escaped."""
+
+
+def grid(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table with a column for every key."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    lines = []
+    for row in rows:
+        values = (row.get(column, "") for column in columns)
+        cells = "".join(f"<td>{value if isinstance(value, Raw) else escape(str(value))}</td>" for value in values)
+        lines.append(f"<tr>{cells}</tr>")
+    return f'<div class="wide"><table><tr>{head}</tr>{"".join(lines)}</table></div>'

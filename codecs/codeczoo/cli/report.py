@@ -1,0 +1,132 @@
+"""`codeczoo report`: codecs on files, as one HTML page to look at and listen to, and as JSON."""
+
+import argparse
+import json
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from codeczoo.cli import common
+from codeczoo.cli.eval import AGAINST, add_networks, names, networks
+from codeczoo.core.errors import InputError
+
+if TYPE_CHECKING:
+    from codeczoo.export.study import Study
+    from codeczoo.io.files import Found
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declares the arguments."""
+    parser = subparsers.add_parser(
+        "report",
+        description="Every codec at its rates on the files of its media, beside other codecs at equal bytes, as one "
+        "page that opens offline: curves, examples, use and predictability of tokens, speed, memory. The numbers are "
+        "those of codeczoo eval; they stand beside the page as JSON.",
+    )
+    common.add_inputs(parser, "pictures, recordings and videos")
+    what = "shipped name, weights file or folder; give it again for more"
+    parser.add_argument("--codec", action="append", required=True, metavar="NAME", help=what)
+    parser.add_argument("-o", "--out", required=True, metavar="PAGE.html", help="the page; PAGE.json goes beside it")
+    everything = ",".join(AGAINST)
+    what = f"compared with, where it is for the media (default {everything}; 'none': nothing)"
+    parser.add_argument("--against", type=against, default=list(AGAINST), metavar="A,B", help=what)
+    parser.add_argument("--title", default="codeczoo report", help="of the page")
+    common.add_running(parser)
+    add_networks(parser)
+    parser.set_defaults(run=run)
+
+
+def against(text: str) -> list[str]:
+    """Baselines separated by commas, or none, for argparse."""
+    return [] if text == "none" else names(text)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures, and writes the page. Returns 1 when an input was bad."""
+    from codeczoo.cli.page import page
+    from codeczoo.export.study import Study, groups
+    from codeczoo.io.files import atomic
+
+    out = Path(args.out)
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"-o {out}: the page is a file that ends in .html")
+    found, report = inputs(args.paths), common.Report(args.json)
+    runners = [common.open_codec(args, name) for name in args.codec]
+    studies = [Study(runner, args.against, networks(args, runner.device)) for runner in runners]
+    check(studies, found)
+    for study in studies:
+        measure(study, found[study.spec.media], report)
+    if not any(study.names for study in studies):
+        raise InputError("nothing measured: all inputs are bad")
+    studies = [study for study in studies if study.names]
+    grouped = groups(studies)
+    facts = {
+        "title": args.title,
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine(runners[0].device),
+        "files": sum(map(len, found.values())),
+        "failed": report.failed,
+        "codecs": [study.result() for group in grouped for study in group],
+    }
+    for path, text in ((out, page(facts, grouped)), (out.with_suffix(".json"), json.dumps(facts, indent=1) + "\n")):
+        with atomic(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    report.done = len(studies)
+    return report.finish("codecs", {"page": str(out), "bytes": out.stat().st_size})
+
+
+def inputs(paths: Sequence[str]) -> "dict[str, list[Found]]":
+    """The files of each media. Raises InputError."""
+    from codeczoo.io import audio, image, video
+    from codeczoo.io.files import find
+
+    suffixes = {"image": image.SUFFIXES, "audio": audio.SUFFIXES, "video": video.SUFFIXES}
+    files = find(paths, sorted({suffix for own in suffixes.values() for suffix in own}))
+    found: dict[str, list[Found]] = {media: [] for media in suffixes}
+    for one in files:
+        media = next((media for media, own in suffixes.items() if one.path.suffix.lower() in own), None)
+        if media is None:
+            raise InputError(f"{one.path}: no picture, recording or video")
+        found[media].append(one)
+    return found
+
+
+def check(studies: "Sequence[Study]", found: "dict[str, list[Found]]") -> None:
+    """Raises InputError for codecs of one name, or without files."""
+    names = [study.name for study in studies]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two codecs are called {name}: rename one of the files")
+    for study in studies:
+        if not found[study.spec.media]:
+            raise InputError(f"{study.name} takes {study.media.UNIT}, and there are none among the inputs")
+
+
+def measure(study: "Study", files: "Sequence[Found]", report: common.Report) -> None:
+    """Runs a study, with a bar; a bad file is reported once."""
+    bad = {failure["path"] for failure in report.failed}
+    for sample in common.progress(study.run(files), len(files), study.name):
+        if sample.error and str(sample.found.path) not in bad:
+            bad.add(str(sample.found.path))
+            report.fail(sample.found.path, sample.error)
+
+
+def machine(device: Any) -> dict[str, Any]:
+    """What it was measured on."""
+    import torch
+
+    import codeczoo
+
+    chip = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    versions = {"codeczoo": codeczoo.__version__, "torch": torch.__version__}
+    return versions | {"on": chip, "threads": torch.get_num_threads()}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
