@@ -16,11 +16,14 @@ from codeczoo.cli.drawings import spectrogram
 from codeczoo.io import audio, video
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from torch import Tensor
 
     from codeczoo.export.study import Study
 
 SHOWN = {"image": 6, "audio": 3, "video": 3}  # files
+SMALLEST = 128  # pixels of the page that a picture is wide at least
 TOLD = {
     "file_bytes": "{:.0f} bytes", "payload_kbps": "{:.2f} kbit/s", "psnr": "{:.2f} dB", "mel": "mel {:.3f}",
     "pesq": "PESQ {:.2f}",
@@ -74,7 +77,8 @@ def picture(x: "Tensor") -> str:
     pixels = (x * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()  # (H, W, 3)
     file = BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(file, "WEBP", lossless=True)
-    return f'<img src="{uri("image/webp", file.getvalue())}" alt="">'
+    width = max(SMALLEST, x.shape[2])
+    return f'<img src="{uri("image/webp", file.getvalue())}" width="{width}" alt="">'
 
 
 def sound(x: "Tensor", rate: int) -> str:
@@ -83,8 +87,8 @@ def sound(x: "Tensor", rate: int) -> str:
     return f'<audio controls preload="metadata" src="{uri("audio/flac", data)}"></audio>'
 
 
-def clip(x: "Tensor", rate: float) -> str:
-    """A clip of frames (3, T, H, W), uint8, that plays on a click; an odd row or column is left out, which some browsers cannot show."""
+def clip(x: "Tensor", rate: "Fraction") -> str:
+    """A clip of frames (3, T, H, W), uint8. An odd row or column is left out, which some browsers cannot show."""
     even = x[:, :, : x.shape[2] // 2 * 2, : x.shape[3] // 2 * 2].float() / 255
     data = written(".mp4", lambda path: video.write(path, even, rate))
     return f'<video muted loop playsinline preload="auto" src="{uri("video/mp4", data)}"></video>'

@@ -87,7 +87,8 @@ def section(codecs: Sequence[Mapping[str, Any]], group: "Sequence[Study]") -> st
 
 def curves(rows: Sequence[Mapping[str, Any]], own: "set[str]", media: str) -> list[str]:
     """A chart for each measure, and one legend."""
-    bits, charts, lines = BITS[media], [], []
+    bits, charts = BITS[media], []
+    lines: list[Line] = []
     for name in (name for name in MEASURES if any(name in row for row in rows)):
         lines = []
         for system in dict.fromkeys(row["system"] for row in rows):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from fractions import Fraction
 from math import isnan
 from typing import Any
 
@@ -17,11 +18,12 @@ from codeczoo.export.media import media_of
 from codeczoo.export.sources import Sample
 from codeczoo.export.speed import speed
 from codeczoo.io.files import Found
+from codeczoo.io.video_fit import VideoFit
 from codeczoo.metrics.ngrams import TokenStatistics
 
 SIDE = {"image": 384, "video": 256}  # pixels, of what is kept of pictures and clips
 SECONDS = {"audio": 6.0, "video": 3.0}  # kept of sound and clips
-RATE = 25.0  # frames a second of clips that do not say theirs
+RATE = Fraction(25)  # frames a second of clips that do not say theirs
 
 
 class Study:
@@ -45,7 +47,7 @@ class Study:
         self.evaluation = Evaluation(runner, rates_of(self.spec), own, networks, self.excerpt)
         self.statistics = TokenStatistics(self.spec)
         self.names: list[str] = []
-        self.rates: list[float] = []
+        self.rates: list[Fraction] = []
         self.speed: dict[str, float] = {}
 
     @property
@@ -58,8 +60,8 @@ class Study:
         for sample in self.evaluation.add(self._counted(self.media.clips(files))):
             if sample.x is not None and len(self.names) < len(self.evaluation.originals):
                 self.names.append(sample.found.path.name)
-                rate = getattr(sample.fit, "rate", None)
-                self.rates.append(float(rate or RATE))
+                rate = sample.fit.rate if isinstance(sample.fit, VideoFit) else None
+                self.rates.append(rate or RATE)
             yield sample
 
     def _counted(self, samples: Iterable[Sample]) -> Iterator[Sample]:
@@ -77,7 +79,7 @@ class Study:
             return x[:, top : top + SIDE["image"], left : left + SIDE["image"]].clone()
         if self.spec.media == "audio":
             return x[:, : round(SECONDS["audio"] * (self.spec.sample_rate or 1))].clone()
-        frames = small(x[:, : round(SECONDS["video"] * RATE)], SIDE["video"])
+        frames = small(x[:, : round(SECONDS["video"] * float(RATE))], SIDE["video"])
         return (frames * 255).round().to(torch.uint8)
 
     def result(self) -> dict[str, Any]:
