@@ -14,7 +14,8 @@ svg .grid { stroke: var(--line); stroke-width: .7; }
 .legend span { margin-right: 1.2rem; white-space: nowrap; }
 .legend i { display: inline-block; width: 26px; margin-right: .4rem; vertical-align: middle; }
 summary { cursor: pointer; font-weight: 600; margin: .5rem 0; } .example { margin-bottom: 1.2rem; }
-.cells td { min-width: 130px; } img { max-width: 384px; image-rendering: pixelated; } video { max-width: 256px; cursor: pointer; }
+.cells td { min-width: 130px; } img { max-width: 384px; image-rendering: pixelated; }
+video { max-width: 256px; cursor: pointer; }
 audio { width: 220px; height: 34px; } button { margin: .2rem 0 .5rem; } meter { width: 80px; } .bad { color: #c33; }
 """
 
