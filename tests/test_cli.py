@@ -400,11 +400,11 @@ def test_every_recipe_has_a_card_that_list_shows(capsys: pytest.CaptureFixture[s
 
 
 def test_import_gives_a_file_that_loads(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def from_original(system: str, weights: str, config: str, text_tower: str | None) -> Any:
+    def original(system: str, weights: str, config: str, text_tower: str | None) -> Any:
         assert (system, weights, config, text_tower) == ("titok", "w.bin", "c.json", None)
         return codeczoo.load(place.codec)
 
-    monkeypatch.setattr(zoo, "from_original", from_original)
+    monkeypatch.setattr(zoo, "original", original)
     out = tmp_path / "new" / "titok.safetensors"
     assert run("import", "titok", "--weights", "w.bin", "--config", "c.json", "-o", out) == 0
     assert zoo.weights_hash(codeczoo.load(out)) == zoo.weights_hash(codeczoo.load(place.codec))

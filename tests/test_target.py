@@ -3,10 +3,12 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from math import ceil, log2
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flextok_cases
 import numpy as np
 import pytest
 import torch
@@ -255,6 +257,26 @@ def test_all_tokens_are_kept_where_they_miss_the_target(
     assert run("info", tmp_path / "a.cz", "--json") == 0
     facts = lines(capsys)[0]
     assert (facts["target"], facts["met"]) == ("psnr:90", False) and facts["value"] == header.target.value
+
+
+def test_decoders_that_sample_are_measured_as_they_will_decode(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codec = flextok_cases.build()
+    zoo.save(tmp_path / "flextok.safetensors", codec)
+    path, how = place.files["image"] / "a.png", ("--steps", 2, "--seed", 3)
+    x, _ = image.fit(image.read(path), codec.spec.input_size)
+    codec.sampling = replace(codec.sampling, steps=2, seed=3)
+    with torch.no_grad():
+        made = codec.encode(x)
+        prefixes = [made.prefix(positions=n) for n in range(1, made.codes.shape[2] + 1)]
+        values = [float(image_metrics.psnr(x, codec.decode(prefix))) for prefix in prefixes]
+    wanted = round(sorted(values)[len(values) // 2], 3)
+    arguments = ("-o", tmp_path, "--codec", tmp_path / "flextok.safetensors", "--target", f"psnr:{wanted}", "--json")
+    run("encode", path, place.files["image"] / "b.png", *arguments, *how)
+    row = lines(capsys)[0]
+    n, met = bisected(values, lambda value: value >= wanted)
+    assert (row["positions"], row["met"]) == (n, met) and row["psnr"] == pytest.approx(values[n - 1], abs=1e-3)
 
 
 def test_silence_has_no_ratio(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
