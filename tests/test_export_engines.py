@@ -28,6 +28,7 @@ from codeczoo import export, zoo
 from codeczoo.cli.main import main
 from codeczoo.core.errors import InputError
 from codeczoo.export import clips, shard
+from codeczoo.export.batches import Runner
 from codeczoo.export.engines.ranks import Rank, Ranks, this_rank
 from codeczoo.export.plan import Plan
 from codeczoo.io import audio, image, video
@@ -205,6 +206,23 @@ def test_a_full_disk_is_one_line_and_no_loss(case: Case, tmp_path: Path, capsys:
     assert code == 2 and told.count("\n") == 1 and "cannot write" in told and "--resume goes on" in told
     assert parts(out) == 0 and (out / "plan.json").is_file() and not list(out.glob(".*"))
     assert main(command(case, out, "--resume")) == 1 and files(out) == files(case.whole)
+
+
+def test_a_device_without_memory_wants_smaller_batches(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = Runner.encode
+
+    def encode(self: Any, xs: Any, prefix: Any) -> Any:
+        if self.batch > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, xs, prefix)
+
+    monkeypatch.setattr(Runner, "encode", encode)
+    out = tmp_path / "out"
+    assert main(command(case, out)) == 2
+    assert capsys.readouterr().err.count("with a smaller --batch") == 1
+    assert main(command(case, out, "--resume", "--batch", 2)) == 1 and files(out) == files(case.whole)
 
 
 def test_where_nothing_can_be_written(case: Case, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,5 +104,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         place.save(folder)
         card.write(folder, header, Statistics.of(dataset.read(folder)))
-    code = report.finish("exported", {key: header[key] for key in ("tokens", "vocab_size", "dtype")})
+    facts = {key: header[key] for key in ("tokens", "vocab_size", "dtype")}
+    code = report.finish("exported", facts | {"skipped": plan.inputs - report.done - len(report.failed)})
     return 0 if args.engine == "ranks" else code

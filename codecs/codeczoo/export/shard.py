@@ -16,6 +16,7 @@ from zlib import compress, decompress
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 from numpy.typing import NDArray
 
 from codeczoo.core.config import build
@@ -130,8 +131,14 @@ class Worker:
     def work(self, shard: int) -> Iterator[Facts]:
         """Makes a part. Gives what became of its inputs so far after each of them; the part is there after the last.
 
-        Raises InputError when it cannot be written.
+        Raises InputError when it cannot be written, or the device's memory does not do.
         """
+        try:
+            yield from self._work(shard)
+        except torch.OutOfMemoryError:
+            raise InputError("the device is out of memory: --resume goes on, with a smaller --batch") from None
+
+    def _work(self, shard: int) -> Iterator[Facts]:
         facts, first = Facts.none(self.plan, shard, self.spec), self.plan.shards[shard].first
         inputs = list(enumerate(self.plan.inputs_of(shard), first))
         facts.failed = {number: one.why for number, one in inputs if isinstance(one, Absent) and one.failed}
