@@ -25,6 +25,13 @@ def _token(*shape: int) -> nn.Parameter:
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(*shape), std=0.02))
 
 
+def _from_zero(inputs: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class Patches(nn.Module):
     """A grid of latents as a sequence of patches that know where they are.
 
@@ -74,7 +81,7 @@ class RegisterEncoder(Stack):
         self.patches = Patches(channels, side, patch, width)
         self.n_tokens, self.dim = n_tokens, dim
         self.registers = _token(n_tokens, width)
-        self.project = nn.Linear(width, dim)
+        self.project = _from_zero(width, dim)
 
     def forward(self, latents: Tensor, n: int | None = None) -> Tensor:
         """latents (B, c, h, w) to z (B, D, n), float32: the first n of the N vectors (None: all)."""
@@ -161,9 +168,7 @@ class FlowDecoder(Stack):
         self.time = nn.Sequential(nn.Linear(TIME_WIDTH, width), nn.SiLU(), nn.Linear(width, width))
         self.modulations = nn.ModuleList(Modulation(width, VECTORS) for _ in range(depth))
         self.last_modulation = Modulation(width, 2)
-        self.project = nn.Linear(width, channels * patch**2)
-        nn.init.zeros_(self.project.weight)
-        nn.init.zeros_(self.project.bias)
+        self.project = _from_zero(width, channels * patch**2)
 
     def told(self, z: Tensor, lengths: Tensor | None = None, dropped: Tensor | None = None) -> Told:
         """What the flow goes by where there are tokens.
