@@ -3,10 +3,12 @@
 import json
 import re
 from base64 import b64decode
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 from math import log2
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,9 +25,12 @@ from test_target import waves
 import codeczoo
 from codeczoo import zoo
 from codeczoo.cli import svg
+from codeczoo.cli.examples import told
+from codeczoo.cli.page import bar, grid, pace
 from codeczoo.core.types import StreamSpec, Tokens, TokenSpec
 from codeczoo.export import speed as speed_module
 from codeczoo.export.batches import Runner
+from codeczoo.export.study import groups
 from codeczoo.io import audio, image, video
 from codeczoo.metrics.ngrams import TokenStatistics, ngrams
 
@@ -167,6 +172,24 @@ def test_bad_requests_get_one_line(made: Made, tmp_path: Path, capsys: pytest.Ca
         assert message in one_line(capsys)
     assert run("report", made.root / "in" / "bad.png", "-o", tmp_path / "a.html", "--codec", line) == 2
     assert "nothing measured" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_codecs_that_see_other_media_are_not_compared(made: Made, tmp_path: Path) -> None:
+    spec = codeczoo.load(made.root / "line.safetensors").spec
+    studies: Any = [SimpleNamespace(spec=replace(spec, input_size=size)) for size in ((32, 32), (64, 64), (32, 32))]
+    assert groups(studies) == [[studies[0], studies[2]], [studies[1]]]
+    assert made.page.count("<h2>Pictures: 32x32</h2>") == 1  # both codecs
+    assert "<h2>Sound: 2400 Hz, mono</h2>" in made.page and "<h2>Clips: any size</h2>" in made.page
+
+
+def test_what_is_told_in_words() -> None:
+    assert pace({"seconds": 10.0, "encode_seconds": 2.0, "decode_seconds": 0.5, "memory_mib": 41.6}) == {
+        "encode": "5 x real time", "decode": "20 x real time", "memory": "42 MiB"
+    }  # fmt: skip
+    assert pace({"frames": 9.0, "encode_seconds": 3.0, "decode_seconds": 1.0})["encode"] == "3 frames/s"
+    assert told({"file_bytes": 120.2, "psnr": 21.456, "too_large": 1.0}) == "120 bytes, 21.46 dB, the smallest it can"
+    assert grid([{"a": "<i>", "b": bar(0.5)}, {"a": 2}]).count("<td>") == 4
+    assert "&lt;i&gt;" in grid([{"a": "<i>"}]) and "<meter" in grid([{"b": bar(0.5)}])
 
 
 # --- its parts -------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def add_target(parser: argparse.ArgumentParser, max_bytes: bool) -> None:
     """--target, --max-bytes where there are files whose bytes count, and how codecs sample that do."""
-    about = "as few tokens of each file as do, of the prefix above; exit code 1 where all of them miss the target"
+    about = "as few tokens of each file as do, of the prefix above; exit code 1 where a file misses it with all of them"
     group = parser.add_argument_group("target", about).add_mutually_exclusive_group()
     what = "the fewest that reach it: psnr:28, ssim:0.9, si_sdr:5, mel:0.8 .., measured as the codec sees the media"
     group.add_argument("--target", type=quality, metavar="METRIC:VALUE", help=what)
