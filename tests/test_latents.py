@@ -11,6 +11,7 @@ import pytest
 import torch
 
 pytest.importorskip("lightning")
+pytest.importorskip("hydra")
 
 import codeczoo
 from codeczoo.cli.main import main
@@ -18,7 +19,10 @@ from codeczoo.core.errors import ConfigError, InputError
 from codeczoo.data.cached_latents import CachedLatents
 from codeczoo.data.latents import LatentIndex
 from codeczoo.data.pictures import generated_picture
+from codeczoo.engine.compose import compose
+from codeczoo.engine.run import train
 from codeczoo.image import kl_vae
+from codeczoo.image.flextok import FlexTok
 from codeczoo.io.image import write
 
 CONFIG = {"block_out_channels": [8, 8], "layers_per_block": 1, "norm_num_groups": 4, "latent_channels": 3}
@@ -160,3 +164,43 @@ def test_folders_without_pictures_or_index_are_refused(place: Place, tmp_path: P
     (tmp_path / "index.json").write_text("{}")
     with pytest.raises(InputError, match="no index of latents"):
         CachedLatents(str(tmp_path))
+
+
+# --- in training ----------------------------------------------------------------------------------------------------
+
+SHORT = [
+    "data=latents", "data.image_size=16", "data.workers=0", "data.batch_size=4", "logger=none", "trainer.max_steps=3",
+    "trainer.val_check_interval=3", "codec.sampling.steps=1", "codec.encoder.side=8", "codec.vae.encoder.width=8",
+    "codec.vae.encoder.multipliers=[1,1]", "codec.vae.encoder.n_resize=1", "codec.vae.encoder.dim=6",
+    "codec.vae.decoder.dim=3",
+]
+
+
+def recipe(place: Place, seed: int) -> dict[str, Any]:
+    """A tiny FlexTok over the latents, which begins with one of the autoencoders."""
+    parts = "{encoder: vae.encoder, decoder: vae.decoder}"
+    start = f"{{_target_: codeczoo.engine.parts.WarmStart, path: {place.path(seed)}, prefixes: {parts}}}"
+    where = [f"data.cache={place.cache}", f"data.val_root={place.pictures / 'deep'}"]
+    return compose("image/flextok_tiny", [*SHORT, *where, f"+task.warm_start.vae={start}"])
+
+
+def test_flextok_trains_on_latents_and_keeps_its_autoencoder(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+    forward = FlexTok.forward
+
+    def spy(self: FlexTok, x: torch.Tensor, *, pixels: bool = True, latents: torch.Tensor | None = None) -> Any:
+        given.append(latents)
+        return forward(self, x, pixels=pixels, latents=latents)
+
+    monkeypatch.setattr(FlexTok, "forward", spy)
+    codec = codeczoo.load(train(recipe(place, 0), tmp_path).folder)
+    assert [latents.shape for latents in given] == [(4, 3, 8, 8)] * 3
+    kept = place.vaes[0].state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in codec.vae.state_dict().items())
+
+
+def test_training_with_another_autoencoder_is_refused(place: Place, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="makes them anew"):
+        train(recipe(place, 1), tmp_path)
