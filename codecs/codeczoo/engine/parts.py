@@ -71,8 +71,7 @@ class WarmStart:
     Args:
         path: checkpoint file, folder or shipped name.
         prefixes: parts to take, {name in the checkpoint: name in the codec}, for instance
-            {decoder: head.decoder}; "" is all of a side. None takes all of it, and both must then have the same
-            tensors.
+            {decoder: head.decoder}. None takes all of it, and both must then have the same tensors.
     """
 
     def __init__(self, path: str, prefixes: dict[str, str] | None = None) -> None:
@@ -98,10 +97,7 @@ class WarmStart:
     def _renamed(self, source: dict[str, Tensor]) -> dict[str, Tensor]:
         taken: dict[str, Tensor] = {}
         for old, new in (self.prefixes or {}).items():
-            part = {
-                ".".join(filter(None, (new, name[len(old):].lstrip(".")))): value
-                for name, value in source.items() if _below(name, old)
-            }
+            part = {new + name[len(old):]: value for name, value in source.items() if _below(name, old)}
             if not part:
                 raise WeightsError(f"warm start from {self.path}: it has no '{old}'; {nearest(old, _parts(source))}")
             taken |= part
