@@ -99,6 +99,7 @@ def test_files_of_old_and_new_diffusers_are_imported(
     given = ["--weights", str(tmp_path / "w.safetensors"), "--config", str(tmp_path / "config.json")]
     assert main(["import", "kl_vae", *given, "-o", str(out)]) == 0
     assert torch.equal(zoo.load_autoencoder(out).latents(x), vae.latents(x))
+    assert main(["info", str(out)]) == 0 and "none: continuous latents" in capsys.readouterr().out
     assert main(["encode", "x.png", "--codec", str(out), "-o", str(tmp_path / "tokens")]) == 2
     said = capsys.readouterr().err.strip()
     assert said.endswith("vae.safetensors: KLVAE is a continuous autoencoder, a stage of codecs: it gives no tokens")
@@ -136,6 +137,12 @@ def test_latents_are_the_scaled_mode_or_a_draw(vae: Any, x: torch.Tensor) -> Non
         noise = torch.randn(mean.shape)
         assert torch.allclose(vae.latents(x, noise), (mean + variance.exp().sqrt() * noise - 0.25) * 0.5, atol=1e-5)
         assert torch.allclose(vae.pixels(vae.latents(x)), vae(x).x_hat, atol=1e-5)
+
+
+def test_variances_are_bounded_as_in_diffusers(vae: Any, x: torch.Tensor) -> None:
+    for bias, bound in ((-100.0, -30), (100.0, 20)):
+        torch.nn.init.constant_(vae.encoder.project.bias[vae.dim :], bias)
+        assert (vae.posterior(x)[1] == bound).all()
 
 
 def test_pictures_of_any_size_come_back(vae: Any) -> None:

@@ -14,7 +14,7 @@ def summary(spec: dict[str, Any]) -> dict[str, Any]:
     channels = {1: "mono", 2: "stereo"}.get(spec["channels"], f"{spec['channels']} channels")
     facts = {
         "media": f"{spec['media']}, " + (f"{spec['sample_rate']} Hz, {channels}" if per_second else size),
-        "tokens": ", ".join(_stream(stream, per_second) for stream in spec["streams"]),
+        "tokens": ", ".join(_stream(stream, per_second) for stream in spec["streams"]) or "none: continuous latents",
         "bits": f"{sum(bits) / 1000:.4g} kbit/s" if per_second else f"{_short(sum(bits))} per {spec['unit']}",
         "prefixes": ", ".join(spec["prefixes"]) or "none",
     }
