@@ -21,8 +21,11 @@ from codeczoo.nn.registers import CausalRegisters, Everyone
 TIME_WIDTH, TIME_PERIOD = 256, 256.0  # the authors' formula has the width where others have a period of 10000
 
 
-def _token(*shape: int) -> nn.Parameter:
-    return nn.Parameter(nn.init.trunc_normal_(torch.empty(*shape), std=0.02))
+INIT_STD = 0.02  # of learned vectors, as published
+
+
+def _token(std: float, *shape: int) -> nn.Parameter:
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(*shape), std=std, a=-2 * std, b=2 * std))
 
 
 def _from_zero(inputs: int, outputs: int) -> nn.Linear:
@@ -72,15 +75,18 @@ class RegisterEncoder(Stack):
         heads: attention heads.
         n_tokens: N, registers.
         dim: D, channels of a vector.
+        init_std: of the registers at the start. What registers read is much alike, so small ones stay alike for
+            thousands of steps.
     """
 
     def __init__(
-        self, channels: int, side: int, patch: int, width: int, depth: int, heads: int, n_tokens: int, dim: int
+        self, channels: int, side: int, patch: int, width: int, depth: int, heads: int, n_tokens: int, dim: int,
+        init_std: float = INIT_STD,
     ) -> None:
         super().__init__(width, depth, heads)
         self.patches = Patches(channels, side, patch, width)
         self.n_tokens, self.dim = n_tokens, dim
-        self.registers = _token(n_tokens, width)
+        self.registers = _token(init_std, n_tokens, width)
         self.project = _from_zero(width, dim)
 
     def forward(self, latents: Tensor, n: int | None = None) -> Tensor:
@@ -150,11 +156,12 @@ class FlowDecoder(Stack):
         dim: D, channels of the quantized vectors.
         time_scale: what times are multiplied by before they are embedded.
         align: None: no features for a teacher.
+        init_std: of the registers' positions at the start, which tell tokens apart.
     """
 
     def __init__(
         self, channels: int, side: int, patch: int, width: int, depth: int, heads: int, n_tokens: int, dim: int,
-        time_scale: float = 1000.0, align: Alignment | None = None,
+        time_scale: float = 1000.0, align: Alignment | None = None, init_std: float = INIT_STD,
     ) -> None:
         super().__init__(width, depth, heads)
         if align is not None and not (1 <= align.layer < depth and align.width == width):
@@ -162,8 +169,8 @@ class FlowDecoder(Stack):
             raise ConfigError(f"align: layer must be within 1..{depth - 1} and width {width}, got {found}")
         self.n_tokens, self.dim, self.time_scale, self.align = n_tokens, dim, time_scale, align
         self.embed = nn.Linear(dim, width)
-        self.register_positions = _token(n_tokens, width)
-        self.mask_token, self.null_token = _token(width), _token(width)
+        self.register_positions = _token(init_std, n_tokens, width)
+        self.mask_token, self.null_token = _token(init_std, width), _token(init_std, width)
         self.patches = Patches(channels, side, patch, width)
         self.time = nn.Sequential(nn.Linear(TIME_WIDTH, width), nn.SiLU(), nn.Linear(width, width))
         self.modulations = nn.ModuleList(Modulation(width, VECTORS) for _ in range(depth))
