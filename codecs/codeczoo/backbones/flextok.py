@@ -75,8 +75,7 @@ class RegisterEncoder(Stack):
         heads: attention heads.
         n_tokens: N, registers.
         dim: D, channels of a vector.
-        init_std: of the registers at the start. What registers read is much alike, so small ones stay alike for
-            thousands of steps.
+        init_std: of the registers at the start.
     """
 
     def __init__(
