@@ -61,6 +61,9 @@ def test_a_model_learns_writes_and_is_decoded(tmp_path: Path, kind: str) -> None
     tool("sample.py", tmp_path / "lm", tmp_path / "val", "-o", tmp_path / "made", "--n", 3, "--positions", 12)
     made = export.read(tmp_path / "made")
     assert len(made) == 3 and made.tokens(0).codes.shape == (1, 3, 12)
+    told = tool("squeeze.py", tmp_path / "lm", tmp_path / "val", "--n", 2).splitlines()
+    by_model, static = [int(word) for word in told[-1].split() if word.isdecimal()][:2]
+    assert len(told) == 3 and by_model < 0.5 * static
     command = [sys.executable, "-m", "codeczoo", "decode", str(tmp_path / "made"), "-o", str(tmp_path / "wav")]
     env = os.environ | {"PYTHONPATH": str(ROOT / "codecs")}
     assert subprocess.run(command, env=env).returncode == 0 and len(list((tmp_path / "wav").iterdir())) == 3
