@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
+
+# What transformers calls the cache: from 5.40 on nothing but the first.
+CACHE = "cache" if "cache" in signature(LlamaModel.forward).parameters else "past_key_values"
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class LanguageModel(nn.Module):
         self.size = size
         config = LlamaConfig(
             vocab_size=1, hidden_size=size.width, intermediate_size=4 * size.width, num_hidden_layers=size.depth,
-            num_attention_heads=size.heads, max_position_embeddings=size.context, use_cache=True,
+            num_attention_heads=size.heads, max_position_embeddings=size.context, bos_token_id=None, eos_token_id=None,
         )  # fmt: skip
         self.embeddings = nn.ModuleList(nn.Embedding(size.vocab, size.width) for _ in range(size.rows))
         self.dropout = nn.Dropout(dropout)
@@ -44,7 +48,7 @@ class LanguageModel(nn.Module):
     def forward(self, ids: Tensor, cache: Any = None) -> Tensor:
         """Logits (B, T, rows, vocab) of what follows each step of ids (B, T, rows); with a cache, of the next steps."""
         x = sum(table(ids[:, :, k]) for k, table in enumerate(self.embeddings))  # (B, T, width)
-        hidden = self.body(inputs_embeds=self.dropout(x), past_key_values=cache, use_cache=cache is not None)
+        hidden = self.body(inputs_embeds=self.dropout(x), use_cache=cache is not None, **{CACHE: cache})
         return torch.stack([out(self.dropout(hidden.last_hidden_state)) for out in self.outputs], 2)
 
     def loss(self, ids: Tensor) -> Tensor:
