@@ -1,0 +1,38 @@
+"""HaarGrid: Haar wavelets, convolutions, residual codes on a grid, convolutions, wavelets; pictures of any size.
+
+Ours: the wavelets are those of Cosmos (arXiv 2501.03575), the layers of codes those of residual quantization (arXiv
+2203.01941) over FSQ (arXiv 2309.15505). No checkpoints of others exist.
+"""
+
+from torch import Tensor
+
+from codeczoo.backbones.haar2d import Decoder, Encoder
+from codeczoo.core.base import Quantizer
+from codeczoo.image.grid import GridCodec
+
+
+class HaarGrid(GridCodec):
+    """Encoder, a quantizer, Decoder.
+
+    Args:
+        encoder: image to a grid of latents.
+        quantizer: of the latents.
+        decoder: grid of latents to image.
+    """
+
+    decoder: Decoder
+
+    def __init__(self, encoder: Encoder, quantizer: Quantizer, decoder: Decoder) -> None:
+        super().__init__(encoder, quantizer, decoder, encoder.stride, (encoder.dim, decoder.dim))
+
+    def latents(self, x: Tensor) -> Tensor:
+        """See GridCodec."""
+        return super().latents(2 * x - 1)
+
+    def render(self, z: Tensor) -> Tensor:
+        """See GridCodec."""
+        return (super().render(z) + 1) / 2
+
+    def last_layer(self) -> Tensor:
+        """Weight of the decoder's last convolution."""
+        return self.decoder.conv_out.weight
