@@ -25,7 +25,7 @@ def add_parser(subparsers: Any) -> None:
     )
     common.add_inputs(parser, ".cz files, and exports")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the media")
-    common.add_codec(parser, required=False)
+    common.add_codec(parser, "the one that the files name")
     common.add_prefix(parser)
     common.add_sampling(parser)
     common.add_window(parser)

@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codeczoo.cli import common
+from codeczoo.cli import common, defaults
 from codeczoo.core.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def add_parser(subparsers: Any) -> None:
         "of more than 30 s count as several, of 30 s each.",
     )
     common.add_inputs(parser, "pictures, recordings or videos")
-    common.add_codec(parser)
+    common.add_codec(parser, common.FOR_MEDIA)
     parser.add_argument("--fit", choices=("crop", "resize"), help="of pictures (default crop, as papers do)")
     group = parser.add_mutually_exclusive_group()
     for kind in KINDS:
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     from codeczoo.export.sources import Options
 
     out = None if args.out is None else common.output_folder(args.out)
-    runner = common.open_codec(args, args.codec)
+    runner = common.open_codec(args, args.codec or defaults.only(args.paths))
     common.set_sampling(args, runner.codec)
     media = common.open_media(runner, Options(fit=args.fit))
     files = common.find_inputs(media, args.paths, media.SUFFIXES)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codeczoo.cli import common
+from codeczoo.cli.defaults import by_media
 from codeczoo.cli.eval import AGAINST, add_networks, names, networks
 from codeczoo.core.errors import InputError
+from codeczoo.core.places import shipped
 
 if TYPE_CHECKING:
     from codeczoo.export.study import Study
@@ -26,8 +28,8 @@ def add_parser(subparsers: Any) -> None:
         "those of codeczoo eval; they stand beside the page as JSON.",
     )
     common.add_inputs(parser, "pictures, recordings and videos")
-    what = "shipped name, weights file or folder; give it again for more"
-    parser.add_argument("--codec", action="append", required=True, metavar="NAME", help=what)
+    what = "shipped name, weights file or folder; give it again for more (default: all shipped ones for the files)"
+    parser.add_argument("--codec", action="append", metavar="NAME", help=what)
     parser.add_argument("-o", "--out", required=True, metavar="PAGE.html", help="the page; PAGE.json goes beside it")
     everything = ",".join(AGAINST)
     what = f"compared with, where it is for the media (default {everything}; 'none': nothing)"
@@ -52,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out)
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"-o {out}: the page is a file that ends in .html")
-    found, report = inputs(args.paths), common.Report(args.json)
-    runners = [common.open_codec(args, name) for name in args.codec]
+    found, report = by_media(args.paths), common.Report(args.json)
+    runners = [common.open_codec(args, name) for name in args.codec or suited(found)]
     studies = [Study(runner, args.against, networks(args, runner.device)) for runner in runners]
     check(studies, found)
     for study in studies:
@@ -77,20 +79,14 @@ def run(args: argparse.Namespace) -> int:
     return report.finish("codecs", {"page": str(out), "bytes": out.stat().st_size})
 
 
-def inputs(paths: Sequence[str]) -> "dict[str, list[Found]]":
-    """The files of each media. Raises InputError."""
-    from codeczoo.io import audio, image, video
-    from codeczoo.io.files import find
+def suited(found: "dict[str, list[Found]]") -> list[str]:
+    """The shipped codecs that some of the files are for. Raises InputError where there are none."""
+    from codeczoo.io.weights import read_header
 
-    suffixes = {"image": image.SUFFIXES, "audio": audio.SUFFIXES, "video": video.SUFFIXES}
-    files = find(paths, sorted({suffix for own in suffixes.values() for suffix in own}))
-    found: dict[str, list[Found]] = {media: [] for media in suffixes}
-    for one in files:
-        media = next((media for media, own in suffixes.items() if one.path.suffix.lower() in own), None)
-        if media is None:
-            raise InputError(f"{one.path}: no picture, recording or video")
-        found[media].append(one)
-    return found
+    names = [name for name, path in shipped().items() if found[read_header(path)["spec"]["media"]]]
+    if not names:
+        raise InputError("no codec for these files is shipped here: name one with --codec")
+    return names
 
 
 def check(studies: "Sequence[Study]", found: "dict[str, list[Found]]") -> None:
