@@ -105,3 +105,9 @@ def test_nothing_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(defaults, "shipped", dict)
     with pytest.raises(codeczoo.core.errors.InputError, match="no codec for videos is shipped here"):
         defaults.default("video")
+
+
+def test_weights_may_be_read_by_whoever_may_read_other_files(tmp_path: Path) -> None:
+    codeczoo.save(tmp_path / "codec.safetensors", codeczoo.load(DEFAULTS["image"]))
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "codec.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode

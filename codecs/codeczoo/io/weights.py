@@ -25,7 +25,10 @@ def write_checkpoint(path: Path, state: Mapping[str, Tensor], header: Mapping[st
     """Writes tensors and header beside `path`, then renames."""
     tensors = {key: value.detach().contiguous().cpu() for key, value in state.items()}
     with atomic(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(tensors, temporary, {"format": "pt", HEADER: json.dumps(header)})
+        temporary.chmod(mode)  # safetensors lets nobody but the owner read what it writes
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
