@@ -22,8 +22,8 @@ COLUMNS = {
     "system": "", "rate": "", "kbps": ".2f", "payload_kbps": ".2f", "bits": ".0f", "bpp": ".4f",
     "payload_bytes": ".1f", "file_bytes": ".1f", "file_bpp": ".4f", "psnr": ".2f", "ssim": ".4f", "ms_ssim": ".4f",
     "flicker": ".2f", "lpips": ".4f", "rfid": ".2f", "fvd": ".1f", "mel": ".3f", "superb_mel": ".3f", "stft": ".3f",
-    "si_sdr": ".2f", "pesq": ".2f", "stoi": ".3f", "codebook_use": ".1%", "perplexity": ".0f", "shrunk": ".0%",
-    "too_large": ".0%",
+    "si_sdr": ".2f", "pesq": ".2f", "stoi": ".3f", "vuv": ".1%", "f0_cents": ".0f", "f0_corr": ".3f",
+    "codebook_use": ".1%", "perplexity": ".0f", "shrunk": ".0%", "too_large": ".0%",
 }  # fmt: skip
 
 
@@ -55,8 +55,8 @@ def add_parser(subparsers: Any) -> None:
         "little they may shrink the picture (share: shrunk). Videos: the same, for elementary streams; PSNR, SSIM and "
         "LPIPS are means over frames; flicker is how much the error changes from frame to frame, in levels of 8 bits. "
         "Recordings: baselines get the bytes of the coded codes. Where even that is too little, the smallest file "
-        "counts (share: too_large). PESQ and STOI are means over the recordings that they have a value for; recordings "
-        "of more than 30 s count as several, of 30 s each.",
+        "counts (share: too_large). PESQ, STOI and those of pitch (vuv, f0_cents, f0_corr) are means over the "
+        "recordings that they have a value for; recordings of more than 30 s count as several, of 30 s each.",
     )
     common.add_inputs(parser, "pictures, recordings or videos")
     common.add_codec(parser)

@@ -23,7 +23,7 @@ ABOUT = {
     "video": "Bytes are those of whole files, without sound. What is compared gets, clip by clip, the bytes of the "
     "whole .cz file, and may shrink the frames to make better use of them.",
 }
-LESS_IS_BETTER = ("lpips", "rfid", "flicker", "fvd", "mel", "superb_mel", "stft")
+LESS_IS_BETTER = ("lpips", "rfid", "flicker", "fvd", "mel", "superb_mel", "stft", "vuv", "f0_cents")
 CODEBOOKS = 8  # whose frequencies are drawn
 
 
