@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codeczoo.cli import common
+from codeczoo.cli import common, labels
 from codeczoo.core.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ COLUMNS = {
     "payload_bytes": ".1f", "file_bytes": ".1f", "file_bpp": ".4f", "psnr": ".2f", "ssim": ".4f", "ms_ssim": ".4f",
     "flicker": ".2f", "lpips": ".4f", "rfid": ".2f", "fvd": ".1f", "mel": ".3f", "superb_mel": ".3f", "stft": ".3f",
     "si_sdr": ".2f", "pesq": ".2f", "stoi": ".3f", "vuv": ".1%", "f0_cents": ".0f", "f0_corr": ".3f",
-    "codebook_use": ".1%", "perplexity": ".0f", "shrunk": ".0%", "too_large": ".0%",
+    "probe": ".1%", "probe_codes": ".1%", "probe_vectors": ".1%", "codebook_use": ".1%", "perplexity": ".0f",
+    "shrunk": ".0%", "too_large": ".0%",
 }  # fmt: skip
 
 
@@ -58,7 +59,7 @@ def add_parser(subparsers: Any) -> None:
         "counts (share: too_large). PESQ, STOI and those of pitch (vuv, f0_cents, f0_corr) are means over the "
         "recordings that they have a value for; recordings of more than 30 s count as several, of 30 s each.",
     )
-    common.add_inputs(parser, "pictures, recordings or videos")
+    common.add_inputs(parser, "pictures, recordings or videos, or manifests of them")
     common.add_codec(parser)
     parser.add_argument("--fit", choices=("crop", "resize"), help="of pictures (default crop, as papers do)")
     group = parser.add_mutually_exclusive_group()
@@ -68,6 +69,7 @@ def add_parser(subparsers: Any) -> None:
     common.add_sampling(parser)
     parser.add_argument("--against", type=names, default=[], metavar="A,B", help=f"baselines: {', '.join(AGAINST)}")
     add_networks(parser)
+    labels.add_probe(parser)
     parser.add_argument("-o", "--out", metavar="DIR", help="folder for eval.json, rate_distortion.png and pictures")
     parser.set_defaults(run=run)
 
@@ -88,9 +90,13 @@ def run(args: argparse.Namespace) -> int:
     runner = common.open_codec(args, args.codec)
     common.set_sampling(args, runner.codec)
     media = common.open_media(runner, Options(fit=args.fit))
-    files = common.find_inputs(media, args.paths, media.SUFFIXES)
-    evaluation = Evaluation(runner, prefixes(args, runner.codec.spec), args.against, networks(args, runner.device))
-    report = common.Report(as_json=False)
+    inputs = labels.listed(args.paths, media.SUFFIXES, media.UNIT)
+    files, nets, report = inputs.files, networks(args, runner.device), common.Report(as_json=False)
+    rates = prefixes(args, runner.codec.spec)
+    evaluation = Evaluation(runner, rates, args.against, nets)
+    evaluation.probe = labels.probe_of(args, media, inputs, nets, report)
+    if args.probe and evaluation.probe is None:
+        raise labels.nothing_to_probe(args.probe)
     measured = groupby(evaluation.add(media.clips(files)), lambda sample: sample.found)
     for found, clips in common.progress(measured, len(files), "eval"):
         errors = [clip.error for clip in clips if clip.error]
@@ -102,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"nothing measured: all {len(files)} inputs are bad")
     facts = {"codec": runner.name, "weights_hash": runner.weights_hash, media.UNIT: report.done}
     facts |= {"failed": report.failed, "rows": evaluation.result()}
+    facts |= {"probe": evaluation.probed} if evaluation.probed else {}
     if out is not None:
         write(out, facts, evaluation)
     show(facts, args.json, media.UNIT)
@@ -151,6 +158,8 @@ def show(facts: dict[str, Any], as_json: bool, unit: str) -> None:
     formats = formats_of(facts["rows"])
     rows = [{name: format(row[name], formats[name]) for name in formats if name in row} for row in facts["rows"]]
     common.table(list(formats), rows)
+    if "probe" in facts:
+        common.say(labels.told(facts["probe"]))
     common.say(f"{facts[unit]} {unit}, {len(facts['failed'])} failed")
 
 

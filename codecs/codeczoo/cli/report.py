@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codeczoo.cli import common
-from codeczoo.cli.eval import AGAINST, add_networks, names, networks
+from codeczoo.cli import common, labels, language
+from codeczoo.cli.eval import AGAINST, add_networks, names, networks, numbers
 from codeczoo.core.errors import InputError
 
 if TYPE_CHECKING:
+    from codeczoo.core.types import TokenSpec
+    from codeczoo.export.batches import Prefix
     from codeczoo.export.study import Study
     from codeczoo.io.files import Found
 
@@ -25,16 +27,21 @@ def add_parser(subparsers: Any) -> None:
         "page that opens offline: curves, examples, use and predictability of tokens, speed, memory. The numbers are "
         "those of codeczoo eval; they stand beside the page as JSON.",
     )
-    common.add_inputs(parser, "pictures, recordings and videos")
+    common.add_inputs(parser, "pictures, recordings and videos, or manifests of them")
     what = "shipped name, weights file or folder; give it again for more"
     parser.add_argument("--codec", action="append", required=True, metavar="NAME", help=what)
     parser.add_argument("-o", "--out", required=True, metavar="PAGE.html", help="the page; PAGE.json goes beside it")
     everything = ",".join(AGAINST)
     what = f"compared with, where it is for the media (default {everything}; 'none': nothing)"
     parser.add_argument("--against", type=against, default=list(AGAINST), metavar="A,B", help=what)
+    what = "prefix lengths, of each codec's first kind of prefix (default: all of up to five, else halved)"
+    parser.add_argument("--rates", type=numbers, metavar="N,N", help=what)
+    what = "report.json of tools/lm/train.py, of a model that was trained on the tokens of one of the codecs"
+    parser.add_argument("--lm", action="append", default=[], metavar="[CODEC=]PATH", help=what)
     parser.add_argument("--title", default="codeczoo report", help="of the page")
     common.add_running(parser)
     add_networks(parser)
+    labels.add_probe(parser)
     parser.set_defaults(run=run)
 
 
@@ -52,10 +59,19 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out)
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"-o {out}: the page is a file that ends in .html")
-    found, report = inputs(args.paths), common.Report(args.json)
+    (said, found), report = inputs(args.paths), common.Report(args.json)
     runners = [common.open_codec(args, name) for name in args.codec]
-    studies = [Study(runner, args.against, networks(args, runner.device)) for runner in runners]
+    studies = [
+        Study(runner, args.against, networks(args, runner.device), rates(args.rates, runner.codec.spec))
+        for runner in runners
+    ]
     check(studies, found)
+    models = language.models(args.lm, {study.name: study.runner.weights_hash for study in studies})
+    for study in studies:
+        study.models = models.get(study.name, [])
+        study.evaluation.probe = labels.probe_of(args, study.media, said, study.evaluation.judge.networks, report)
+    if args.probe and not any(study.evaluation.probe for study in studies):
+        raise labels.nothing_to_probe(args.probe)
     for study in studies:
         measure(study, found[study.spec.media], report)
     if not any(study.names for study in studies):
@@ -77,20 +93,33 @@ def run(args: argparse.Namespace) -> int:
     return report.finish("codecs", {"page": str(out), "bytes": out.stat().st_size})
 
 
-def inputs(paths: Sequence[str]) -> "dict[str, list[Found]]":
-    """The files of each media. Raises InputError."""
+def rates(wanted: Sequence[int] | None, spec: "TokenSpec") -> "list[Prefix] | None":
+    """What --rates asks of a codec: those that it has; None: as it likes. Raises InputError where it has none."""
+    from codeczoo.export.batches import longest, quality_prefix
+    from codeczoo.export.evaluate import rates_of
+
+    kind = quality_prefix(spec)
+    if not wanted or kind is None:
+        return None
+    most = longest(spec)[kind] or 0
+    if min(wanted) > most:
+        raise InputError(f"--rates {','.join(map(str, wanted))}: a codec has no more than {most} {kind}")
+    return rates_of(spec, kind, [n for n in wanted if n <= most])
+
+
+def inputs(paths: Sequence[str]) -> "tuple[labels.Said, dict[str, list[Found]]]":
+    """The files, and those of each media. Raises InputError."""
     from codeczoo.io import audio, image, video
-    from codeczoo.io.files import find
 
     suffixes = {"image": image.SUFFIXES, "audio": audio.SUFFIXES, "video": video.SUFFIXES}
-    files = find(paths, sorted({suffix for own in suffixes.values() for suffix in own}))
+    said = labels.listed(paths, sorted({suffix for own in suffixes.values() for suffix in own}))
     found: dict[str, list[Found]] = {media: [] for media in suffixes}
-    for one in files:
+    for one in said.files:
         media = next((media for media, own in suffixes.items() if one.path.suffix.lower() in own), None)
         if media is None:
             raise InputError(f"{one.path}: no picture, recording or video")
         found[media].append(one)
-    return found
+    return said, found
 
 
 def check(studies: "Sequence[Study]", found: "dict[str, list[Found]]") -> None:
