@@ -7,14 +7,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codeczoo.cli import common, labels
+from codeczoo.cli import common, crops, labels
 from codeczoo.core.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from codeczoo.core.types import TokenSpec
     from codeczoo.export.batches import Prefix
     from codeczoo.export.evaluate import Evaluation
-    from codeczoo.export.judging import Networks
+    from codeczoo.export.judging import Networks, Observer
+    from codeczoo.export.sources import Media
 
 AGAINST = ("jpeg", "webp", "avif", "opus", "mp3", "h264", "h265")  # BASELINES of export.judges, without their import
 KINDS = ("positions", "codebooks", "streams")
@@ -23,8 +24,8 @@ COLUMNS = {
     "payload_bytes": ".1f", "file_bytes": ".1f", "file_bpp": ".4f", "psnr": ".2f", "ssim": ".4f", "ms_ssim": ".4f",
     "flicker": ".2f", "lpips": ".4f", "rfid": ".2f", "fvd": ".1f", "mel": ".3f", "superb_mel": ".3f", "stft": ".3f",
     "si_sdr": ".2f", "pesq": ".2f", "stoi": ".3f", "vuv": ".1%", "f0_cents": ".0f", "f0_corr": ".3f",
-    "probe": ".1%", "probe_codes": ".1%", "probe_vectors": ".1%", "codebook_use": ".1%", "perplexity": ".0f",
-    "shrunk": ".0%", "too_large": ".0%",
+    "t_acc": ".1%", "t_ned": ".1%", "f_sim": ".3f", "probe": ".1%", "probe_codes": ".1%", "probe_vectors": ".1%",
+    "codebook_use": ".1%", "perplexity": ".0f", "shrunk": ".0%", "too_large": ".0%",
 }  # fmt: skip
 
 
@@ -70,6 +71,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--against", type=names, default=[], metavar="A,B", help=f"baselines: {', '.join(AGAINST)}")
     add_networks(parser)
     labels.add_probe(parser)
+    crops.add_crops(parser)
     parser.add_argument("-o", "--out", metavar="DIR", help="folder for eval.json, rate_distortion.png and pictures")
     parser.set_defaults(run=run)
 
@@ -94,8 +96,8 @@ def run(args: argparse.Namespace) -> int:
     files, nets, report = inputs.files, networks(args, runner.device), common.Report(as_json=False)
     rates = prefixes(args, runner.codec.spec)
     evaluation = Evaluation(runner, rates, args.against, nets)
-    evaluation.probe = labels.probe_of(args, media, inputs, nets, report)
-    if args.probe and evaluation.probe is None:
+    evaluation.observers = observers(args, media, inputs, nets, report)
+    if args.probe and "probe" not in evaluation.observers:
         raise labels.nothing_to_probe(args.probe)
     measured = groupby(evaluation.add(media.clips(files)), lambda sample: sample.found)
     for found, clips in common.progress(measured, len(files), "eval"):
@@ -108,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"nothing measured: all {len(files)} inputs are bad")
     facts = {"codec": runner.name, "weights_hash": runner.weights_hash, media.UNIT: report.done}
     facts |= {"failed": report.failed, "rows": evaluation.result()}
-    facts |= {"probe": evaluation.probed} if evaluation.probed else {}
+    facts |= evaluation.observed
     if out is not None:
         write(out, facts, evaluation)
     show(facts, args.json, media.UNIT)
@@ -138,6 +140,17 @@ def networks(args: argparse.Namespace, device: Any) -> "Networks":
         inception=Inception(args.fid_weights).to(device) if args.fid_weights else None,
         i3d=ClipFeatures(args.fvd_weights).to(device) if args.fvd_weights else None,
     )
+
+
+def observers(
+    args: argparse.Namespace, media: "Media", inputs: labels.Said, networks: "Networks", report: common.Report
+) -> "dict[str, Observer]":
+    """What --probe and the options for text and faces ask for. Raises InputError."""
+    found = {
+        "crops": crops.crops_of(args, media.runner, inputs.files),
+        "probe": labels.probe_of(args, media, inputs, networks, report),
+    }
+    return {name: observer for name, observer in found.items() if observer is not None}
 
 
 def write(folder: Path, facts: dict[str, Any], evaluation: "Evaluation") -> None:

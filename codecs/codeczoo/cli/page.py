@@ -8,7 +8,7 @@ from codeczoo.cli.drawings import BITS, MEASURES
 from codeczoo.cli.eval import formats_of
 from codeczoo.cli.examples import examples
 from codeczoo.cli.page_style import SCRIPT, STYLE
-from codeczoo.cli.page_tables import grid, models, probes, size_table, tokens
+from codeczoo.cli.page_tables import crops, grid, models, probes, size_table, tokens
 from codeczoo.cli.svg import Line, chart, legend
 from codeczoo.core.summary import summary
 
@@ -80,6 +80,7 @@ def section(codecs: Sequence[Mapping[str, Any]], group: "Sequence[Study]") -> st
         f"<details><summary>All numbers</summary>{grid(numbers)}</details>",
         "<h3>Sizes and quality</h3>",
         *(f"<h4>{escape(codec['name'])}</h4>{size_table(codec)}" for codec in codecs),
+        *crops(codecs),
         *probes(codecs),
         f"<h3>Examples</h3>{examples(group)}",
         "<h3>Tokens</h3>",

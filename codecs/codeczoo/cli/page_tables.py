@@ -28,6 +28,18 @@ def size_table(codec: Mapping[str, Any]) -> str:
     return grid(lines)
 
 
+def crops(codecs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How many words and faces there were of each size, and how well originals do, of codecs that were asked."""
+    rows = []
+    for codec in (codec for codec in codecs if "crops" in codec):
+        facts = codec["crops"]
+        counts = {name.replace("_", " "): n for name, n in facts.items() if name != "originals"}
+        own = {MEASURES[name]: value for name, value in facts["originals"].items() if name in MEASURES}
+        best = {f"{label}, originals": f"{value:.3f}" for label, value in own.items()}
+        rows.append({"codec": codec["name"], **counts, **best})
+    return [f"<h3>Text and faces</h3>{grid(rows)}"] if rows else []
+
+
 def probes(codecs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Accuracies of the probes of all codecs that have one."""
     lines = []

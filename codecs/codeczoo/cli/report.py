@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codeczoo.cli import common, labels, language
-from codeczoo.cli.eval import AGAINST, add_networks, names, networks, numbers
+from codeczoo.cli import common, crops, labels, language
+from codeczoo.cli.eval import AGAINST, add_networks, names, networks, numbers, observers
 from codeczoo.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def add_parser(subparsers: Any) -> None:
     common.add_running(parser)
     add_networks(parser)
     labels.add_probe(parser)
+    crops.add_crops(parser)
     parser.set_defaults(run=run)
 
 
@@ -69,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
     models = language.models(args.lm, {study.name: study.runner.weights_hash for study in studies})
     for study in studies:
         study.models = models.get(study.name, [])
-        study.evaluation.probe = labels.probe_of(args, study.media, said, study.evaluation.judge.networks, report)
-    if args.probe and not any(study.evaluation.probe for study in studies):
+        study.evaluation.observers = observers(args, study.media, said, study.evaluation.judge.networks, report)
+    if args.probe and not any("probe" in study.evaluation.observers for study in studies):
         raise labels.nothing_to_probe(args.probe)
     for study in studies:
         measure(study, found[study.spec.media], report)

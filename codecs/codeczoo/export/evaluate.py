@@ -13,8 +13,7 @@ from codeczoo.core.errors import InputError
 from codeczoo.core.types import Tokens, TokenSpec
 from codeczoo.export.batches import Prefix, Runner, longest, quality_prefix, windows
 from codeczoo.export.judges import JUDGES
-from codeczoo.export.judging import Facts, Judge, Measures, Networks
-from codeczoo.export.probing import Probing
+from codeczoo.export.judging import Facts, Judge, Measures, Networks, Observer
 from codeczoo.export.sources import Sample, contents
 from codeczoo.io import tokens as token_file
 from codeczoo.metrics.codebook import CodebookUse
@@ -78,8 +77,8 @@ class Evaluation:
     Attributes:
         originals: what is kept of the first samples.
         sizes: of these, (H, W), (T,) or (T, H, W).
-        probe: that has learnt, to be set before `add`; None: no labels.
-        probed: what `Probing.result` says of all rates, from `result` on; empty without labels.
+        observers: that see every sample too, by name, e.g. "probe"; to be set before `add`.
+        observed: what each of them says of all rates, from `result` on.
     """
 
     def __init__(
@@ -90,8 +89,8 @@ class Evaluation:
         networks: Networks,
         keep: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        self.probe: Probing | None = None
-        self.probed: dict[str, Any] = {}
+        self.observers: dict[str, Observer] = {}
+        self.observed: dict[str, dict[str, Any]] = {}
         self.runner, self.rates, self.against = runner, rates, against
         self.keep, spec = keep, runner.codec.spec
         self.judge: Judge = JUDGES[spec.media](spec, networks, runner.device)
@@ -108,6 +107,9 @@ class Evaluation:
         """Measures every good sample, of one piece each, and hands all of them on."""
         for window in windows(samples, lambda window: len(window) >= self.runner.batch):
             good = [s for s in window if s.x is not None and s.tokens is not None]
+            for observer in self.observers.values():
+                for sample in good:
+                    observer.see(sample)
             for i, (rate, use) in enumerate(zip(self.rates, self.uses, strict=True)):
                 kept = [rate.of(s.tokens) for s in good if s.tokens is not None]
                 for sample, tokens, x_hat in zip(good, kept, self.runner.decode(kept), strict=True):
@@ -117,8 +119,6 @@ class Evaluation:
                 assert sample.x is not None
                 self.originals.append((self.keep or self.judge.preview)(sample.x[0]))
                 self.sizes.append(tuple(sample.x.shape[2:]))
-            for sample in good if self.probe else ():
-                self.probe.see(sample)
             yield from window
 
     def _measure(self, i: int, sample: Sample, tokens: Tokens, x_hat: Tensor) -> None:
@@ -130,8 +130,8 @@ class Evaluation:
         decoded += [self.judge.baseline(name, x, payload, total) for name in self.against]
         for j, (row, (own, sizes)) in enumerate(zip(self.rows[i], decoded, strict=True)):
             row.add(x, own, sizes)
-            if self.probe is not None:
-                self.probe.see_decoded(i, j, sample, own)
+            for observer in self.observers.values():
+                observer.see_decoded(i, j, sample, own)
 
     def result(self) -> list[dict[str, Any]]:
         """One mapping per row, rate by rate, the codec first."""
@@ -143,11 +143,10 @@ class Evaluation:
                 "perplexity": sum(u.perplexity for u in books) / max(len(books), 1),
             }
             results += [rows[0].result() | about, *(row.result() for row in rows[1:])]
-        if self.probe is not None:
-            self.probed, found = self.probe.result(self.rates)
-            systems = len(self.against) + 1
-            for (i, j), accuracies in found.items():
-                results[i * systems + j] |= accuracies
+        for name, observer in self.observers.items():
+            self.observed[name], found = observer.result(self.rates)
+            for (i, j), values in found.items():
+                results[i * (len(self.against) + 1) + j] |= values
         return results
 
 

@@ -91,7 +91,6 @@ class Study:
     def result(self) -> dict[str, Any]:
         """Everything in numbers, plain values."""
         codec, rows = self.runner.codec, self.evaluation.result()
-        probed = {"probe": self.evaluation.probed} if self.evaluation.probed else {}
         return {
             "name": self.name,
             "weights_hash": self.runner.weights_hash,
@@ -103,7 +102,7 @@ class Study:
             "codebooks": [asdict(use) for use in self.evaluation.uses[-1].result() if use.codes],
             "ngrams": [asdict(one) | {"zipf": _number(one.zipf)} for one in self.statistics.result()],
             "speed": self.speed,
-            **probed,
+            **self.evaluation.observed,
             **({"lm": self.models} if self.models else {}),
         }
 
