@@ -15,6 +15,7 @@ from codeczoo.core.errors import ConfigError, InputError, MissingError, WeightsE
 from codeczoo.core.types import Reconstruction, StreamSpec, Tokens, TokenSpec
 from codeczoo.losses.base import MediaTerm
 from codeczoo.losses.distill import CosineDistillation, DimensionDistillation, TimeDistillation
+from codeczoo.losses.pixel import RelativeL2
 from codeczoo.losses.spectral import ComplexL1, SpectralL1, SpectralL1L2
 from codeczoo.losses.teachers import Pooled, Teacher, TorchaudioTeacher, TransformersTeacher
 from codeczoo.nn.spectrogram import STFT, MelSpectrogram, Spectrogram, filters_of, hann, mel_spectrograms, spectrograms
@@ -408,3 +409,14 @@ def test_published_distillation_trees_build_with_a_folder(hubert: tuple[Any, Pat
     assert losses.own.item() == pytest.approx(2.5 + 120 * losses.values["distill"].item(), rel=1e-5)
     wanted = sum(objective.weights[name] * value.item() for name, value in losses.values.items())
     assert losses.total.item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_relative_l2_is_the_inverse_of_the_signal_to_noise_ratio() -> None:
+    x = torch.randn(3, 1, 4000) * torch.tensor([1.0, 0.1, 10.0])[:, None, None]
+    noise = torch.randn(3, 1, 4000)
+    noise *= (0.1 * x.square().mean((1, 2)) / noise.square().mean((1, 2))).sqrt()[:, None, None]  # 10 dB for each
+    term = RelativeL2(floor=1e-9)
+    torch.testing.assert_close(term.compare(x, x + noise), torch.tensor(0.1), rtol=1e-4, atol=0)
+    torch.testing.assert_close(term.compare(x, 0 * x), torch.tensor(1.0), rtol=1e-4, atol=0)
+    with pytest.raises(ConfigError, match="above 0, got 0"):
+        RelativeL2(floor=0)

@@ -209,7 +209,7 @@ def test_what_does_not_go_together_is_told(
 
 def test_export_wants_inputs_or_an_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("export", "-o", tmp_path / "out", "--format", "npy") == 2
-    assert "PATH and --codec are needed, or --from EXPORT" in capsys.readouterr().err
+    assert "PATH is needed, or --from EXPORT" in capsys.readouterr().err
 
 
 # --- vocabularies and text -------------------------------------------------------------------------------------------

@@ -6,6 +6,9 @@ A clip is frames x side; "pieces" is the same clip by a stream, four latents in 
 floating-point operations (counted by torch) over the rate of a 2048 x 2048 product, timed just before and after, and
 "share" is measured over limit. Codes of bf16 are compared with those of float32. On one thread (OMP_NUM_THREADS=1) it
 is processor time, which other programs disturb less.
+
+--peer adds AutoencoderKLCosmos of diffusers (pip install diffusers) beside recipes of Cosmos DV: the same network but
+for its continuous latents of 16 channels. None of VidTok, Cosmos-Tokenizer and HiTVideo is on PyPI.
 """
 
 import argparse
@@ -97,6 +100,26 @@ def bench(recipe: str, clip: str, args: argparse.Namespace) -> list[dict[str, An
     return rows
 
 
+def peer(recipe: str, clip: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Encode and decode of diffusers' network of the same strides, with random weights."""
+    from diffusers import AutoencoderKLCosmos
+
+    torch.manual_seed(0)
+    frames, side = map(int, clip.split("x"))
+    time_stride, stride, _ = codeczoo.build(compose(recipe)["codec"]).stride
+    network = AutoencoderKLCosmos(spatial_compression_ratio=stride, temporal_compression_ratio=time_stride).eval()
+    x = 2 * torch.rand(1, 3, frames, side, side) - 1
+    z = network.encode(x).latent_dist.mode()
+    jobs = {"encode": lambda: network.encode(x).latent_dist.mode(), "decode": lambda: network.decode(z).sample}
+    rows = []
+    for name, run in jobs.items():
+        for precision in args.precisions:
+            with torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext():
+                rate = frames / best(run, args.repeats)
+            rows.append({"recipe": "diffusers", "clip": clip, "job": name, "precision": precision, "rate": rate})
+    return rows
+
+
 @torch.inference_mode()
 def main() -> None:
     """Prints the table."""
@@ -105,19 +128,25 @@ def main() -> None:
     parser.add_argument("--clips", nargs="+", default=["17x128", "17x256"])
     parser.add_argument("--precisions", nargs="+", choices=list(PRECISIONS), default=list(PRECISIONS))
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--peer", action="store_true", help="diffusers' network beside recipes of Cosmos DV")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", message="TF32 acceleration")  # of a switch that counting the work uses
-    rows = [row for recipe in args.recipes for clip in args.clips for row in bench(recipe, clip, args)]
+    rows = []
+    for recipe in args.recipes:
+        for clip in args.clips:
+            rows += bench(recipe, clip, args)
+            rows += peer(recipe, clip, args) if args.peer and "cosmos_dv" in recipe else []
     if args.json:
         print(json.dumps(rows))
         return
     table = Table("recipe", "clip", "job", "precision", "GFLOP/frame", "frames/s", "pieces", "limit", "share", "other")
     for row in rows:
-        numbers = (f"{row[key]:.1f}" for key in ("gflop", "rate", "pieces", "limit"))
-        differ = "" if row["codes_changed"] is None else f"{row['codes_changed']:.2%}"
+        numbers = (f"{row[key]:.2f}" if key in row else "" for key in ("gflop", "rate", "pieces", "limit"))
+        share = f"{row['rate'] / row['limit']:.0%}" if "limit" in row else ""
+        differ = "" if row.get("codes_changed") is None else f"{row['codes_changed']:.2%}"
         names = (row["recipe"].rpartition("/")[2], row["clip"], row["job"], row["precision"])
-        table.add_row(*names, *numbers, f"{row['rate'] / row['limit']:.0%}", differ)
+        table.add_row(*names, *numbers, share, differ)
     Console().print(table)
 
 

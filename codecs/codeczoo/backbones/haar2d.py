@@ -15,6 +15,7 @@ from codeczoo.core.errors import ConfigError
 from codeczoo.nn.haar import HaarPatches, HaarPixels
 
 PIXELS = 3  # channels of a picture
+GAIN = 3.0  # of the last layer of the encoder at first: quantizers want latents of about 1
 DETAIL = 8.0  # about how much smaller the bands of details are than those of means
 
 
@@ -37,6 +38,17 @@ class ResBlock(nn.Module):
 
 def _blocks(channels: int, n: int) -> nn.Sequential:
     return nn.Sequential(*(ResBlock(channels) for _ in range(n)))
+
+
+def _even(layer: nn.Conv2d, gain: float = 1.0) -> nn.Conv2d:
+    """The layer with weights that keep the spread of signals, times the gain, and no bias at first.
+
+    torch's own weights shrink it layer by layer, until all latents fall into the same code.
+    """
+    nn.init.normal_(layer.weight, std=gain / layer.weight[0].numel() ** 0.5)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
 
 
 def _scales(patch: int) -> Tensor:
@@ -67,14 +79,14 @@ class Encoder(nn.Module):
         self.stride, self.dim = patch * 2 ** (len(widths) - 1), dim
         self.patches = HaarPatches(patch)
         self.register_buffer("scales", _scales(patch), persistent=False)
-        self.conv_in = nn.Conv2d(PIXELS * patch**2, widths[0], 3, padding=1)
+        self.conv_in = _even(nn.Conv2d(PIXELS * patch**2, widths[0], 3, padding=1))
         layers: list[nn.Module] = []
         for i, (width, n) in enumerate(zip(widths, blocks, strict=True)):
             layers.append(_blocks(width, n))
             if i + 1 < len(widths):
-                layers += [Down(width), nn.Conv2d(width, widths[i + 1], 1)]
+                layers += [_even(Down(width)), _even(nn.Conv2d(width, widths[i + 1], 1))]
         self.stages = nn.Sequential(*layers)
-        self.conv_out = nn.Conv2d(widths[-1], dim, 1)
+        self.conv_out = _even(nn.Conv2d(widths[-1], dim, 1), GAIN)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, 3, H, W) in [-1, 1], sides multiples of `stride`, to z (B, D, H/stride, W/stride)."""
@@ -90,12 +102,12 @@ class Decoder(nn.Module):
         super().__init__()
         _check(widths, blocks)
         self.stride, self.dim = patch * 2 ** (len(widths) - 1), dim
-        self.conv_in = nn.Conv2d(dim, widths[-1], 3, padding=1)
+        self.conv_in = _even(nn.Conv2d(dim, widths[-1], 3, padding=1))
         layers: list[nn.Module] = []
         for i in reversed(range(len(widths))):
             layers.append(_blocks(widths[i], blocks[i]))
             if i:
-                layers += [nn.Conv2d(widths[i], widths[i - 1], 1), Up(widths[i - 1])]
+                layers += [_even(nn.Conv2d(widths[i], widths[i - 1], 1)), _even(Up(widths[i - 1]))]
         self.stages = nn.Sequential(*layers)
         self.conv_out = nn.Conv2d(widths[0], PIXELS * patch**2, 3, padding=1)
         self.register_buffer("scales", 1 / _scales(patch), persistent=False)
@@ -108,4 +120,5 @@ class Decoder(nn.Module):
 
 def _check(widths: Sequence[int], blocks: Sequence[int]) -> None:
     if not widths or len(widths) != len(blocks):
-        raise ConfigError(f"haar2d: as many numbers of blocks as widths, at least one, got {len(blocks)}, {len(widths)}")
+        found = f"{len(widths)} widths and {len(blocks)} numbers"
+        raise ConfigError(f"haar2d: wants a number of blocks for each width, got {found}")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 FITS = ("resize", "crop", "pad", "tile")  # io.image.MODES, without its import
 SOLVERS = ("euler", "heun")  # core.types.Solver, likewise
+FOR_MEDIA = "the shipped one for the files' media, see codeczoo list"
 TOKEN_SUFFIXES = (".cz", ".ecdc", ".dac")  # export.recordings.Recordings.TOKEN_SUFFIXES, likewise
 PATIENCE = 2.0  # seconds before a progress bar appears
 
@@ -47,11 +48,10 @@ def add_inputs(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("paths", nargs="+", metavar="PATH", help=f"{what}: files, folders (any depth) or patterns")
 
 
-def add_codec(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """--codec and how it runs."""
-    default = "" if required else " (default: the one that the files name)"
-    what = f"shipped name, weights file or folder{default}"
-    parser.add_argument("--codec", required=required, metavar="NAME", help=what)
+def add_codec(parser: argparse.ArgumentParser, default: str) -> None:
+    """--codec, with words on what happens without it, and how it runs."""
+    what = f"shipped name, weights file, folder or owner/name on the Hub (default: {default})"
+    parser.add_argument("--codec", metavar="NAME", help=what)
     add_running(parser)
 
 

@@ -25,7 +25,7 @@ def add_parser(subparsers: Any) -> None:
     )
     common.add_inputs(parser, ".cz files, and exports")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the media")
-    common.add_codec(parser, required=False)
+    common.add_codec(parser, "the one that the files name")
     common.add_prefix(parser)
     common.add_sampling(parser)
     common.add_window(parser)
@@ -40,19 +40,28 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Decodes. Returns 1 when an input was bad."""
-    from codeczoo.export.sources import Options
-    from codeczoo.io.files import Found, find
+    from codeczoo.io.files import find
 
-    report, folder = common.Report(args.json), common.output_folder(args.output)
+    report = common.Report(args.json)
     found = [*exported(args.paths), *find([p for p in args.paths if not is_export(p)], common.TOKEN_SUFFIXES)]
-    runner = common.open_codec(args, args.codec or named_codec(found))
+    groups = {args.codec: found} if args.codec else by_codec(found)
+    skipped = sum(decode(args, name, files, report) for name, files in groups.items())
+    return report.finish("decoded", {"skipped": skipped})
+
+
+def decode(args: argparse.Namespace, name: str, found: "Sequence[Found]", report: common.Report) -> int:
+    """Decodes files with one codec. Returns how many have an output already."""
+    from codeczoo.export.sources import Options
+
+    folder = common.output_folder(args.output)
+    runner = common.open_codec(args, name)
     common.set_sampling(args, runner.codec)
     options = Options(window=args.window, audio=common.audio_of(args), tile=args.tile)
     media, prefix = common.open_media(runner, options), common.prefix_of(args, runner.codec.spec)
     if args.format not in (None, *media.FORMATS):
         raise InputError(f"--format {args.format}: {media.UNIT} are written as {', '.join(media.FORMATS)}")
 
-    def place(found: Found) -> Path:
+    def place(found: "Found") -> Path:
         return found.output(folder, f".{args.format or media.format_of(found)}")
 
     files = [f for f in found if args.overwrite or not place(f).exists()]
@@ -62,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
             report.fail(sample.found.path, sample.error)
         else:
             report.done += 1
-    return report.finish("decoded", {"skipped": len(found) - len(files)})
+    return len(found) - len(files)
 
 
 def is_export(path: str) -> bool:
@@ -80,14 +89,19 @@ def exported(paths: "Sequence[str]") -> "Iterator[Found]":
         yield from unpack(reader, range(len(reader)))
 
 
-def named_codec(files: "Sequence[Found]") -> str:
-    """The codec that the first readable file names. Raises InputError when none is readable."""
+def by_codec(found: "Sequence[Found]") -> "dict[str, list[Found]]":
+    """The files for each codec that they name; unreadable ones go with the first. Raises InputError for none else."""
     from codeczoo.io import tokens
 
-    errors = []
-    for found in files:
+    groups: dict[str, list[Found]] = {}
+    unreadable, errors = [], []
+    for one in found:
         try:
-            return tokens.read_header(found.source()).codec
+            groups.setdefault(tokens.read_header(one.source()).codec, []).append(one)
         except CodeczooError as error:
+            unreadable.append(one)
             errors.append(str(error))
-    raise InputError(f"no .cz file can be read; {errors[0]}")
+    if not groups:
+        raise InputError(f"no .cz file can be read; {errors[0]}")
+    next(iter(groups.values())).extend(unreadable)
+    return groups

@@ -2,9 +2,12 @@
 
 import argparse
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from codeczoo.cli import common, target
+from codeczoo.cli import common, defaults, target
+
+if TYPE_CHECKING:
+    from codeczoo.io.files import Found
 
 
 def add_parser(subparsers: Any) -> None:
@@ -17,7 +20,7 @@ def add_parser(subparsers: Any) -> None:
     )
     common.add_inputs(parser, "pictures, recordings or clips")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the .cz files")
-    common.add_codec(parser)
+    common.add_codec(parser, common.FOR_MEDIA)
     common.add_prefix(parser)
     target.add_target(parser, max_bytes=True)
     common.add_options(parser)
@@ -28,19 +31,36 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Encodes. Returns 1 when an input was bad or missed the target."""
+    report, size, skipped = common.Report(args.json), 0, 0
+    for name, files in [(args.codec, None)] if args.codec else defaults.chosen(args.paths):
+        counts = encode(args, name, files, report)
+        size, skipped = size + counts.size, skipped + counts.skipped
+    return report.finish("encoded", {"skipped": skipped, "bytes": size})
+
+
+class Counts(NamedTuple):
+    """Of one codec: bytes written, files that had an output."""
+
+    size: int
+    skipped: int
+
+
+def encode(args: argparse.Namespace, name: str, found: "list[Found] | None", report: common.Report) -> Counts:
+    """Encodes with one codec the files that are given, or those of the arguments."""
     from codeczoo.export.batches import threaded
     from codeczoo.export.sources import Options, Sample, contents
     from codeczoo.io import tokens
     from codeczoo.io.files import atomic
 
-    report, folder = common.Report(args.json), common.output_folder(args.output)
-    runner = common.open_codec(args, args.codec)
+    folder = common.output_folder(args.output)
+    runner = common.open_codec(args, name)
     options = Options(args.fit, args.window, common.audio_of(args))
     media, prefix = common.open_media(runner, options), common.prefix_of(args, runner.codec.spec)
     cutter = target.cutter_of(args, media, prefix)
     chosen = None if cutter is None else target.Chosen(cutter, report)
-    foreign = [suffix for suffix in media.TOKEN_SUFFIXES if suffix != tokens.SUFFIX]
-    found = common.find_inputs(media, args.paths, (*media.SUFFIXES, *foreign))
+    if found is None:
+        foreign = [suffix for suffix in media.TOKEN_SUFFIXES if suffix != tokens.SUFFIX]
+        found = common.find_inputs(media, args.paths, (*media.SUFFIXES, *foreign))
     files = [f for f in found if args.overwrite or not f.output(folder, tokens.SUFFIX).exists()]
 
     def write(sample: Sample) -> tuple[Sample, int]:
@@ -64,4 +84,4 @@ def run(args: argparse.Namespace) -> int:
                 chosen.add(sample, written)
     if chosen is not None:
         chosen.finish()
-    return report.finish("encoded", {"skipped": len(found) - len(files), "bytes": size})
+    return Counts(size, len(found) - len(files))

@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codeczoo.cli import common, crops, labels
+from codeczoo.cli import common, crops, defaults, labels
 from codeczoo.core.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def add_parser(subparsers: Any) -> None:
         "recordings that they have a value for; recordings of more than 30 s count as several, of 30 s each.",
     )
     common.add_inputs(parser, "pictures, recordings or videos, or manifests of them")
-    common.add_codec(parser)
+    common.add_codec(parser, common.FOR_MEDIA)
     parser.add_argument("--fit", choices=("crop", "resize"), help="of pictures (default crop, as papers do)")
     group = parser.add_mutually_exclusive_group()
     for kind in KINDS:
@@ -89,13 +89,13 @@ def run(args: argparse.Namespace) -> int:
     from codeczoo.export.sources import Options
 
     out = None if args.out is None else common.output_folder(args.out)
-    runner = common.open_codec(args, args.codec)
+    name = args.codec or defaults.only_for(labels.listed(args.paths, defaults.suffixes()).files)
+    runner = common.open_codec(args, name)
     common.set_sampling(args, runner.codec)
     media = common.open_media(runner, Options(fit=args.fit))
     inputs = labels.listed(args.paths, media.SUFFIXES, media.UNIT)
     files, nets, report = inputs.files, networks(args, runner.device), common.Report(as_json=False)
-    rates = prefixes(args, runner.codec.spec)
-    evaluation = Evaluation(runner, rates, args.against, nets)
+    evaluation = Evaluation(runner, prefixes(args, runner.codec.spec), args.against, nets)
     evaluation.observers = observers(args, media, inputs, nets, report)
     if args.probe and "probe" not in evaluation.observers:
         raise labels.nothing_to_probe(args.probe)

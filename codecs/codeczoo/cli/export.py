@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from codeczoo.cli import common, ids, rewrite, target
+from codeczoo.cli import common, defaults, ids, rewrite, target
 from codeczoo.cli.export_progress import watched
 from codeczoo.cli.export_run import engine_of, plan_of, rank_of
 from codeczoo.core.errors import InputError
@@ -29,7 +29,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument("--dtype", choices=("auto", *DTYPES), default="auto", help="auto: uint16 if it holds all ids")
     ids.add(parser)
-    common.add_codec(parser, required=False)
+    common.add_codec(parser, common.FOR_MEDIA)
     common.add_prefix(parser)
     target.add_target(parser, max_bytes=False)
     common.add_options(parser)
@@ -57,15 +57,15 @@ def run(args: argparse.Namespace) -> int:
     from codeczoo.export.sources import Options
     from codeczoo.export.statistics import Statistics
 
-    if not args.paths or args.codec is None:
-        raise InputError("PATH and --codec are needed, or --from EXPORT")
+    if not args.paths:
+        raise InputError("PATH is needed, or --from EXPORT")
     report, out = common.Report(args.json), Path(args.output)
     derived = args.format != "parquet" or args.text is not None or args.vary is not None
     rank = rank_of(args, derived)
     folder = out.with_name(f"{out.name}.store") if derived else out
     if derived and out.exists() and not args.overwrite:
         raise InputError(f"{out} exists; choose another folder or give --overwrite")
-    runner = common.open_codec(args, args.codec)
+    runner = common.open_codec(args, args.codec or defaults.only(args.paths))
     media = common.open_media(runner, Options(args.fit, args.window))
     prefix = common.prefix_of(args, runner.codec.spec).check(runner.codec.spec)
     target.cutter_of(args, media, prefix)  # refuses what cannot be; workers make their own

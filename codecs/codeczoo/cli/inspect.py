@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", help=what)
     what = "documents to decode, evenly from the first to the last (default 8)"
     parser.add_argument("--samples", type=common.positive, default=8, metavar="N", help=what)
-    common.add_codec(parser, required=False)
+    common.add_codec(parser, "the one that the files name")
     common.add_window(parser)
     parser.set_defaults(run=run)
 

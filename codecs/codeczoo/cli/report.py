@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codeczoo.cli import common, crops, labels, language
+from codeczoo.cli import common, crops, defaults, labels, language
 from codeczoo.cli.eval import AGAINST, add_networks, names, networks, numbers, observers
 from codeczoo.core.errors import InputError
+from codeczoo.core.places import shipped
 
 if TYPE_CHECKING:
     from codeczoo.core.types import TokenSpec
@@ -28,8 +29,8 @@ def add_parser(subparsers: Any) -> None:
         "those of codeczoo eval; they stand beside the page as JSON.",
     )
     common.add_inputs(parser, "pictures, recordings and videos, or manifests of them")
-    what = "shipped name, weights file or folder; give it again for more"
-    parser.add_argument("--codec", action="append", required=True, metavar="NAME", help=what)
+    what = "shipped name, weights file or folder; give it again for more (default: all shipped ones for the files)"
+    parser.add_argument("--codec", action="append", metavar="NAME", help=what)
     parser.add_argument("-o", "--out", required=True, metavar="PAGE.html", help="the page; PAGE.json goes beside it")
     everything = ",".join(AGAINST)
     what = f"compared with, where it is for the media (default {everything}; 'none': nothing)"
@@ -60,8 +61,9 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out)
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"-o {out}: the page is a file that ends in .html")
-    (said, found), report = inputs(args.paths), common.Report(args.json)
-    runners = [common.open_codec(args, name) for name in args.codec]
+    said, report = labels.listed(args.paths, defaults.suffixes()), common.Report(args.json)
+    found = defaults.divided(said.files)
+    runners = [common.open_codec(args, name) for name in args.codec or suited(found)]
     studies = [
         Study(runner, args.against, networks(args, runner.device), rates(args.rates, runner.codec.spec))
         for runner in runners
@@ -108,19 +110,14 @@ def rates(wanted: Sequence[int] | None, spec: "TokenSpec") -> "list[Prefix] | No
     return rates_of(spec, kind, [n for n in wanted if n <= most])
 
 
-def inputs(paths: Sequence[str]) -> "tuple[labels.Said, dict[str, list[Found]]]":
-    """The files, and those of each media. Raises InputError."""
-    from codeczoo.io import audio, image, video
+def suited(found: "dict[str, list[Found]]") -> list[str]:
+    """The shipped codecs that some of the files are for. Raises InputError where there are none."""
+    from codeczoo.io.weights import read_header
 
-    suffixes = {"image": image.SUFFIXES, "audio": audio.SUFFIXES, "video": video.SUFFIXES}
-    said = labels.listed(paths, sorted({suffix for own in suffixes.values() for suffix in own}))
-    found: dict[str, list[Found]] = {media: [] for media in suffixes}
-    for one in said.files:
-        media = next((media for media, own in suffixes.items() if one.path.suffix.lower() in own), None)
-        if media is None:
-            raise InputError(f"{one.path}: no picture, recording or video")
-        found[media].append(one)
-    return said, found
+    names = [name for name, path in shipped().items() if found[read_header(path)["spec"]["media"]]]
+    if not names:
+        raise InputError("no codec for these files is shipped here: name one with --codec")
+    return names
 
 
 def check(studies: "Sequence[Study]", found: "dict[str, list[Found]]") -> None:

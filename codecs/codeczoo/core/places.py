@@ -3,6 +3,7 @@
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
+DEFAULTS = {"image": "image-2d", "audio": "audio-24k", "video": "video"}  # shipped codecs that need not be named
 
 
 def shipped() -> dict[str, Path]:

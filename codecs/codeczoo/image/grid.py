@@ -37,7 +37,7 @@ class GridCodec(Codec):
             raise ConfigError(f"encoder, quantizer and decoder must agree in the channels of latents, got {found}")
         self.encoder, self.quantizer, self.decoder, self.stride = encoder, quantizer, decoder, stride
         stream = StreamSpec(quantizer.vocab_sizes, ("row", "column"), (None, None), rate=stride**-2)
-        self.spec = TokenSpec("image", "pixel", (stream,))
+        self.spec = TokenSpec("image", "pixel", (stream,), quantizer.prefixes)
 
     def latents(self, x: Tensor) -> Tensor:
         """x (B, 3, H, W) in [0, 1] to latents (B, D, ceil(H/stride), ceil(W/stride))."""

@@ -1,7 +1,7 @@
 """HaarGrid: Haar wavelets, convolutions, residual codes on a grid, convolutions, wavelets; pictures of any size.
 
-Ours: the wavelets are those of Cosmos (arXiv 2501.03575), the layers of codes those of residual quantization (arXiv
-2203.01941) over FSQ (arXiv 2309.15505). No checkpoints of others exist.
+Ours: the wavelets are those of Cosmos (arXiv 2501.03575), the layers of codes those of RQ-VAE (arXiv 2203.01941). No
+checkpoints of others exist.
 """
 
 from torch import Tensor
