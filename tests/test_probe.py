@@ -79,3 +79,6 @@ def test_descriptors_tell_what_differs_and_forget_what_does_not() -> None:
     low, high = (descriptors.sound(torch.sin(2 * torch.pi * hz * t)[None], 24_000) for hz in (300, 5000))
     assert low[:40].argmax() < high[:40].argmax() and low.shape == (160,) and low.isfinite().all()
     assert descriptors.sound(torch.zeros(2, 7), 2400).isfinite().all()
+    hiss = 1e-5 * torch.randn(1, 24_000, generator=torch.Generator().manual_seed(0))
+    tone = torch.sin(2 * torch.pi * 300 * t)[None]
+    torch.testing.assert_close(descriptors.sound(tone + hiss, 24_000), low, atol=1e-2, rtol=0)  # 100 dB below

@@ -9,7 +9,7 @@ from codeczoo.nn.spectrogram import MelSpectrogram
 SIDE, CELLS, BINS = 64, 8, 8  # pixels and cells a side of a picture, directions of its edges
 FRAMES = 8  # of a clip
 MELS, WINDOW = 40, 0.05  # bands, seconds
-FLOOR = 1e-5  # least magnitude that a logarithm sees
+FLOOR, QUIET = 1e-5, 1e-3  # least magnitude that a logarithm sees; that, of the loudest band (60 dB below it)
 
 
 def picture(x: Tensor) -> Tensor:
@@ -41,6 +41,8 @@ def sound(x: Tensor, rate: int) -> Tensor:
     length = 2 ** max(6, round(WINDOW * rate).bit_length())
     mel = MelSpectrogram(length, length // 4, sample_rate=rate, n_mels=MELS)
     mono = F.pad(x.float().mean(0)[None, None], (0, max(0, length - x.shape[1])))
-    bands = mel(mono)[0, 0].clamp_min(FLOOR).log10()  # (MELS, frames)
+    bands = mel(mono)[0, 0]  # (MELS, frames)
+    # Below that, a codec's faintest noise where an original has none would drown all else.
+    bands = bands.clamp_min(max(FLOOR, QUIET * float(bands.max()))).log10()
     changes = bands.diff(dim=1)
     return torch.cat([half for each in (bands, changes) for half in (each.mean(1), each.std(1, correction=0))])
