@@ -33,7 +33,8 @@ MODELS = ROOT / "docs" / "models"
 AVERAGED = {"codeczoo.quantizers.vq.EMAVQ": "VQ", "codeczoo.quantizers.vq.CosineEMAVQ": "CosineVQ"}
 KEPT = ("_repeat_", "vocab_size", "dim")  # of what describes a codebook
 PICTURES = ("rate_distortion.png", "grid.png", "spectrograms.png", "contact_sheet_1.png")
-WIDEST = 1400  # pixels of a picture on the page
+LINED = ("grid.png", "spectrograms.png")  # a line for the originals, then one for each row of the table
+WIDEST = 1000  # pixels of a picture on the page
 
 
 def plain(tree: Any) -> Any:
@@ -86,22 +87,36 @@ def page(name: str, args: argparse.Namespace, rows: Sequence[dict[str, Any]], pi
     lines = [f"# {name}", "", args.what, "", "```sh", f"codeczoo encode FILES -o tokens --codec {name}"]
     lines += ["codeczoo decode tokens -o decoded", "```", "", "| | |", "|---|---|"]
     lines += [f"| {key.replace('_', ' ')} | {value} |" for key, value in about.items()]
-    lines += ["", "## Training", "", "```sh", args.command, "```", "", f"![curve](images/{name}_curve.png)", ""]
+    lines += ["", "## Training", "", "```sh", args.command, "```", "", f"![curve](images/{pictures[0]})", ""]
     lines += ["## Measured", "", f"`codeczoo eval` on {args.val_what}, with the weights as they are stored.", ""]
     lines += [f"| {' | '.join(formats)} |", "|" + "---|" * len(formats)]
     for row in rows:
         lines.append("| " + " | ".join(format(row[c], f) if c in row else "" for c, f in formats.items()) + " |")
-    lines += [line for picture in pictures for line in ("", f"![{Path(picture).stem}](images/{name}_{picture})")]
+    lines += [line for picture in pictures[1:] for line in ("", f"![{Path(picture).stem}](images/{picture})")]
     return "\n".join([*lines, "", "## Limits", "", args.limits, ""])
 
 
-def smaller(source: Path, target: Path) -> None:
-    """The picture, at most WIDEST pixels wide, with 256 colours."""
-    with Image.open(source) as picture:
-        drawn = picture.convert("RGB")
-    drawn.thumbnail((WIDEST, 10 * WIDEST))
+def own_lines(picture: Image.Image, rows: Sequence[dict[str, Any]]) -> Image.Image:
+    """Of a picture of lines, those of the originals and of the codec."""
+    height, first = picture.height // (len(rows) + 1), rows[0]["system"]
+    kept = [0, *(i for i, row in enumerate(rows, 1) if row["system"] == first)]
+    drawn = Image.new("RGB", (picture.width, len(kept) * height))
+    for place, line in enumerate(kept):
+        drawn.paste(picture.crop((0, line * height, picture.width, (line + 1) * height)), (0, place * height))
+    return drawn
+
+
+def put(source: Path, name: str, rows: Sequence[dict[str, Any]]) -> str:
+    """Puts a picture, at most WIDEST pixels wide, beside the pages; returns its file's name."""
+    with Image.open(source) as opened:
+        picture = opened.convert("RGB")
+    if source.name in LINED:
+        picture = own_lines(picture, rows)
+    picture.thumbnail((WIDEST, 10 * WIDEST), Image.Resampling.LANCZOS)
+    target = MODELS / "images" / f"{name}_{source.stem}.webp"
     target.parent.mkdir(parents=True, exist_ok=True)
-    drawn.quantize(256).save(target, optimize=True)
+    picture.save(target, quality=85, method=6)
+    return target.name
 
 
 def main() -> None:
@@ -121,10 +136,8 @@ def main() -> None:
     store(source, target, getattr(torch, args.dtype), {k: getattr(args, k) for k in ("data", "licence", "hardware")})
     with TemporaryDirectory() as folder:
         rows = evaluated(args.name, args, Path(folder))
-        pictures = [picture for picture in PICTURES if (Path(folder) / picture).exists()]
-        for picture in pictures:
-            smaller(Path(folder) / picture, MODELS / "images" / f"{args.name}_{picture}")
-    smaller(source.parent / "curve.png", MODELS / "images" / f"{args.name}_curve.png")
+        drawn = [Path(folder) / picture for picture in PICTURES if (Path(folder) / picture).exists()]
+        pictures = [put(path, args.name, rows) for path in (source.parent / "curve.png", *drawn)]
     (MODELS / f"{args.name}.md").write_text(page(args.name, args, rows, pictures))
 
 

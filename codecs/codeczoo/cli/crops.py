@@ -54,7 +54,7 @@ def crops_of(args: argparse.Namespace, runner: "Runner", files: "Sequence[Found]
             found: Any = embedder(crops)
             if getattr(found, "ndim", 0) != 2 or len(found) != len(crops):
                 raise InputError(f"--face-model {args.face_model}: it gave no vector for each crop")
-            return found  # type: ignore[no-any-return]
+            return found
 
     words = words_of(Path(args.text_boxes)) if args.text_boxes else {}
     faces = faces_of(Path(args.face_points)) if args.face_points else {}
