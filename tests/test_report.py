@@ -26,7 +26,8 @@ import codeczoo
 from codeczoo import zoo
 from codeczoo.cli import svg
 from codeczoo.cli.examples import told
-from codeczoo.cli.page import bar, grid, pace
+from codeczoo.cli.page import pace
+from codeczoo.cli.page_tables import bar, grid
 from codeczoo.core.types import StreamSpec, Tokens, TokenSpec
 from codeczoo.export import speed as speed_module
 from codeczoo.export.batches import Runner

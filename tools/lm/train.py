@@ -160,6 +160,8 @@ def report(args: argparse.Namespace, train: Reader, val: Reader, task: Task, siz
     found |= {
         "parameters": sum(p.numel() for p in task.model.parameters()),
         "size": asdict(size),
+        "codec": val.header["codec"],
+        "weights_hash": val.header["weights_hash"],
     }
     (args.output / "report.json").write_text(json.dumps(found, indent=2) + "\n")
     with (args.output / "curve.csv").open("w") as file:

@@ -12,16 +12,30 @@ if TYPE_CHECKING:
 UNITS = {"image": "pictures", "audio": "recordings", "video": "videos"}
 
 
-def by_media(paths: Sequence[str]) -> "dict[str, list[Found]]":
-    """The files that paths mean, of each media, by their suffixes; a .gif is a picture. Raises InputError."""
+def suffixes() -> list[str]:
+    """Of all files that some codec takes."""
+    return sorted({suffix for own in _by_suffix().values() for suffix in own})
+
+
+def _by_suffix() -> dict[str, tuple[str, ...]]:
     from codeczoo.io import audio, image, video
+
+    return {"image": image.SUFFIXES, "audio": audio.SUFFIXES, "video": video.SUFFIXES}
+
+
+def by_media(paths: Sequence[str]) -> "dict[str, list[Found]]":
+    """The files that paths mean, as `divided`. Raises InputError."""
     from codeczoo.io.files import find
 
-    suffixes = {"image": image.SUFFIXES, "audio": audio.SUFFIXES, "video": video.SUFFIXES}
-    files = find(paths, sorted({suffix for own in suffixes.values() for suffix in own}))
-    found: dict[str, list[Found]] = {media: [] for media in suffixes}
+    return divided(find(paths, suffixes()))
+
+
+def divided(files: "Sequence[Found]") -> "dict[str, list[Found]]":
+    """The files of each media, by their suffixes; a .gif is a picture. Raises InputError."""
+    kinds = _by_suffix()
+    found: dict[str, list[Found]] = {media: [] for media in kinds}
     for one in files:
-        media = next((media for media, own in suffixes.items() if one.path.suffix.lower() in own), None)
+        media = next((media for media, own in kinds.items() if one.path.suffix.lower() in own), None)
         if media is None:
             raise InputError(f"{one.path}: no picture, recording or video by its name; if it is one, name a --codec")
         found[media].append(one)
@@ -43,7 +57,14 @@ def chosen(paths: Sequence[str]) -> "list[tuple[str, list[Found]]]":
 
 def only(paths: Sequence[str]) -> str:
     """Name of the one shipped codec that takes all of the files. Raises InputError for files of several media."""
-    found = [media for media, files in by_media(paths).items() if files]
+    from codeczoo.io.files import find
+
+    return only_for(find(paths, suffixes()))
+
+
+def only_for(files: "Sequence[Found]") -> str:
+    """As `only`, for files that are known already."""
+    found = [media for media, own in divided(files).items() if own]
     if len(found) > 1:
         kinds = " and ".join(UNITS[media] for media in found)
         raise InputError(f"{kinds} want a codec each: give them one by one, or name a --codec")

@@ -38,6 +38,9 @@ MEASURES = {
     "flicker": "flicker, levels of 8 bits", "fvd": "FVD",
     "mel": "mel distance", "superb_mel": "mel distance (Codec-SUPERB)",
     "stft": "STFT distance", "si_sdr": "SI-SDR, dB", "pesq": "PESQ", "stoi": "STOI",
+    "vuv": "frames voiced in one alone, share", "f0_cents": "F0 error, cents", "f0_corr": "F0 correlation",
+    "t_acc": "words read without a mistake (T-ACC)", "t_ned": "letters read (T-NED)", "f_sim": "faces, cosine (F-Sim)",
+    "probe": "probe of what was decoded, share right",
 }  # fmt: skip
 
 

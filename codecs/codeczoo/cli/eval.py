@@ -7,14 +7,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codeczoo.cli import common, defaults
+from codeczoo.cli import common, crops, defaults, labels
 from codeczoo.core.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from codeczoo.core.types import TokenSpec
     from codeczoo.export.batches import Prefix
     from codeczoo.export.evaluate import Evaluation
-    from codeczoo.export.judging import Networks
+    from codeczoo.export.judging import Networks, Observer
+    from codeczoo.export.sources import Media
 
 AGAINST = ("jpeg", "webp", "avif", "opus", "mp3", "h264", "h265")  # BASELINES of export.judges, without their import
 KINDS = ("positions", "codebooks", "streams")
@@ -22,8 +23,9 @@ COLUMNS = {
     "system": "", "rate": "", "kbps": ".2f", "payload_kbps": ".2f", "bits": ".0f", "bpp": ".4f",
     "payload_bytes": ".1f", "file_bytes": ".1f", "file_bpp": ".4f", "psnr": ".2f", "ssim": ".4f", "ms_ssim": ".4f",
     "flicker": ".2f", "lpips": ".4f", "rfid": ".2f", "fvd": ".1f", "mel": ".3f", "superb_mel": ".3f", "stft": ".3f",
-    "si_sdr": ".2f", "pesq": ".2f", "stoi": ".3f", "codebook_use": ".1%", "perplexity": ".0f", "shrunk": ".0%",
-    "too_large": ".0%",
+    "si_sdr": ".2f", "pesq": ".2f", "stoi": ".3f", "vuv": ".1%", "f0_cents": ".0f", "f0_corr": ".3f",
+    "t_acc": ".1%", "t_ned": ".1%", "f_sim": ".3f", "probe": ".1%", "probe_codes": ".1%", "probe_vectors": ".1%",
+    "codebook_use": ".1%", "perplexity": ".0f", "shrunk": ".0%", "too_large": ".0%",
 }  # fmt: skip
 
 
@@ -55,10 +57,10 @@ def add_parser(subparsers: Any) -> None:
         "little they may shrink the picture (share: shrunk). Videos: the same, for elementary streams; PSNR, SSIM and "
         "LPIPS are means over frames; flicker is how much the error changes from frame to frame, in levels of 8 bits. "
         "Recordings: baselines get the bytes of the coded codes. Where even that is too little, the smallest file "
-        "counts (share: too_large). PESQ and STOI are means over the recordings that they have a value for; recordings "
-        "of more than 30 s count as several, of 30 s each.",
+        "counts (share: too_large). PESQ, STOI and those of pitch (vuv, f0_cents, f0_corr) are means over the "
+        "recordings that they have a value for; recordings of more than 30 s count as several, of 30 s each.",
     )
-    common.add_inputs(parser, "pictures, recordings or videos")
+    common.add_inputs(parser, "pictures, recordings or videos, or manifests of them")
     common.add_codec(parser, common.FOR_MEDIA)
     parser.add_argument("--fit", choices=("crop", "resize"), help="of pictures (default crop, as papers do)")
     group = parser.add_mutually_exclusive_group()
@@ -68,6 +70,8 @@ def add_parser(subparsers: Any) -> None:
     common.add_sampling(parser)
     parser.add_argument("--against", type=names, default=[], metavar="A,B", help=f"baselines: {', '.join(AGAINST)}")
     add_networks(parser)
+    labels.add_probe(parser)
+    crops.add_crops(parser)
     parser.add_argument("-o", "--out", metavar="DIR", help="folder for eval.json, rate_distortion.png and pictures")
     parser.set_defaults(run=run)
 
@@ -85,12 +89,16 @@ def run(args: argparse.Namespace) -> int:
     from codeczoo.export.sources import Options
 
     out = None if args.out is None else common.output_folder(args.out)
-    runner = common.open_codec(args, args.codec or defaults.only(args.paths))
+    name = args.codec or defaults.only_for(labels.listed(args.paths, defaults.suffixes()).files)
+    runner = common.open_codec(args, name)
     common.set_sampling(args, runner.codec)
     media = common.open_media(runner, Options(fit=args.fit))
-    files = common.find_inputs(media, args.paths, media.SUFFIXES)
-    evaluation = Evaluation(runner, prefixes(args, runner.codec.spec), args.against, networks(args, runner.device))
-    report = common.Report(as_json=False)
+    inputs = labels.listed(args.paths, media.SUFFIXES, media.UNIT)
+    files, nets, report = inputs.files, networks(args, runner.device), common.Report(as_json=False)
+    evaluation = Evaluation(runner, prefixes(args, runner.codec.spec), args.against, nets)
+    evaluation.observers = observers(args, media, inputs, nets, report)
+    if args.probe and "probe" not in evaluation.observers:
+        raise labels.nothing_to_probe(args.probe)
     measured = groupby(evaluation.add(media.clips(files)), lambda sample: sample.found)
     for found, clips in common.progress(measured, len(files), "eval"):
         errors = [clip.error for clip in clips if clip.error]
@@ -102,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"nothing measured: all {len(files)} inputs are bad")
     facts = {"codec": runner.name, "weights_hash": runner.weights_hash, media.UNIT: report.done}
     facts |= {"failed": report.failed, "rows": evaluation.result()}
+    facts |= evaluation.observed
     if out is not None:
         write(out, facts, evaluation)
     show(facts, args.json, media.UNIT)
@@ -133,6 +142,17 @@ def networks(args: argparse.Namespace, device: Any) -> "Networks":
     )
 
 
+def observers(
+    args: argparse.Namespace, media: "Media", inputs: labels.Said, networks: "Networks", report: common.Report
+) -> "dict[str, Observer]":
+    """What --probe and the options for text and faces ask for. Raises InputError."""
+    found = {
+        "crops": crops.crops_of(args, media.runner, inputs.files),
+        "probe": labels.probe_of(args, media, inputs, networks, report),
+    }
+    return {name: observer for name, observer in found.items() if observer is not None}
+
+
 def write(folder: Path, facts: dict[str, Any], evaluation: "Evaluation") -> None:
     """eval.json, the plot and the reconstructions."""
     from codeczoo.cli import drawings
@@ -151,6 +171,8 @@ def show(facts: dict[str, Any], as_json: bool, unit: str) -> None:
     formats = formats_of(facts["rows"])
     rows = [{name: format(row[name], formats[name]) for name in formats if name in row} for row in facts["rows"]]
     common.table(list(formats), rows)
+    if "probe" in facts:
+        common.say(labels.told(facts["probe"]))
     common.say(f"{facts[unit]} {unit}, {len(facts['failed'])} failed")
 
 

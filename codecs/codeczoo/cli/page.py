@@ -8,6 +8,7 @@ from codeczoo.cli.drawings import BITS, MEASURES
 from codeczoo.cli.eval import formats_of
 from codeczoo.cli.examples import examples
 from codeczoo.cli.page_style import SCRIPT, STYLE
+from codeczoo.cli.page_tables import crops, grid, models, probes, size_table, tokens
 from codeczoo.cli.svg import Line, chart, legend
 from codeczoo.core.summary import summary
 
@@ -23,8 +24,7 @@ ABOUT = {
     "video": "Bytes are those of whole files, without sound. What is compared gets, clip by clip, the bytes of the "
     "whole .cz file, and may shrink the frames to make better use of them.",
 }
-LESS_IS_BETTER = ("lpips", "rfid", "flicker", "fvd", "mel", "superb_mel", "stft")
-CODEBOOKS = 8  # whose frequencies are drawn
+LESS_IS_BETTER = ("lpips", "rfid", "flicker", "fvd", "mel", "superb_mel", "stft", "vuv", "f0_cents")
 
 
 def page(facts: Mapping[str, Any], groups: "Sequence[Sequence[Study]]") -> str:
@@ -73,14 +73,19 @@ def section(codecs: Sequence[Mapping[str, Any]], group: "Sequence[Study]") -> st
     media, spec = group[0].spec.media, summary(codecs[0]["spec"])["media"]
     rows = [row for codec in codecs for row in codec["rows"]]
     formats = formats_of(rows)
-    told = [{name: format(row[name], how) for name, how in formats.items() if name in row} for row in rows]
+    numbers = [{name: format(row[name], how) for name, how in formats.items() if name in row} for row in rows]
     parts = [
         f"<h2>{NAMES[media]}: {escape(spec.partition(', ')[2])}</h2><p>{ABOUT[media]}</p>",
         *curves(rows, {codec["name"] for codec in codecs}, media),
-        f"<details><summary>All numbers</summary>{grid(told)}</details>",
+        f"<details><summary>All numbers</summary>{grid(numbers)}</details>",
+        "<h3>Sizes and quality</h3>",
+        *(f"<h4>{escape(codec['name'])}</h4>{size_table(codec)}" for codec in codecs),
+        *crops(codecs),
+        *probes(codecs),
         f"<h3>Examples</h3>{examples(group)}",
         "<h3>Tokens</h3>",
         *(tokens(codec) for codec in codecs),
+        *models(codecs),
     ]
     return f'<section>{"".join(parts)}</section>'
 
@@ -97,43 +102,3 @@ def curves(rows: Sequence[Mapping[str, Any]], own: "set[str]", media: str) -> li
         less = ", less is better" if name in LESS_IS_BETTER else ""
         charts.append(f"<figure>{chart(lines, bits.label, MEASURES[name] + less)}</figure>")
     return [legend(lines), f'<div class="charts">{"".join(charts)}</div>']
-
-
-def tokens(codec: Mapping[str, Any]) -> str:
-    """How the codes of one codec are used, and how predictable they are."""
-    rows = []
-    for use, ngrams in zip(codec["codebooks"], codec["ngrams"], strict=True):
-        row: dict[str, Any] = {"stream": use["stream"], "codebook": use["codebook"], "entries": use["vocab_size"]}
-        row |= {"codes": ngrams["codes"], "used": bar(use["share"]), "perplexity": f"{use['perplexity']:.0f}"}
-        row |= {f"bits, {n} before": f"{bits:.2f}" for n, bits in enumerate(ngrams["bits"])}
-        row |= {f"different {n}-grams": count for n, count in enumerate(ngrams["distinct"], 1)}
-        rows.append(row | ({} if ngrams["zipf"] is None else {"Zipf": f"{ngrams['zipf']:.2f}"}))
-    several = {one["stream"] for one in codec["ngrams"] if one["codebook"]}  # codebooks
-    lines = [
-        Line(f"{one['stream']} {one['codebook']}" if one["stream"] in several else one["stream"], one["curve"])
-        for one in codec["ngrams"][:CODEBOOKS]
-    ]
-    drawn = chart(lines, "rank of the entry", "share of the codes", log_y=True)
-    figure = f'<div class="charts"><figure>{drawn}{legend(lines)}</figure></div>'
-    return f"<h4>{escape(codec['name'])}</h4>{grid(rows)}{figure}"
-
-
-def bar(share: float) -> "Raw":
-    """A share, 0..1, as a bar."""
-    return Raw(f'<meter value="{share:.4f}"></meter> {share:.1%}')
-
-
-class Raw(str):
-    """HTML, not to be escaped."""
-
-
-def grid(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table with a column for every key."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    lines = []
-    for row in rows:
-        values = (row.get(column, "") for column in columns)
-        cells = "".join(f"<td>{value if isinstance(value, Raw) else escape(str(value))}</td>" for value in values)
-        lines.append(f"<tr>{cells}</tr>")
-    return f'<div class="wide"><table><tr>{head}</tr>{"".join(lines)}</table></div>'

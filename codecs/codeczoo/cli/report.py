@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codeczoo.cli import common
-from codeczoo.cli.defaults import by_media
-from codeczoo.cli.eval import AGAINST, add_networks, names, networks
+from codeczoo.cli import common, crops, defaults, labels, language
+from codeczoo.cli.eval import AGAINST, add_networks, names, networks, numbers, observers
 from codeczoo.core.errors import InputError
 from codeczoo.core.places import shipped
 
 if TYPE_CHECKING:
+    from codeczoo.core.types import TokenSpec
+    from codeczoo.export.batches import Prefix
     from codeczoo.export.study import Study
     from codeczoo.io.files import Found
 
@@ -27,16 +28,22 @@ def add_parser(subparsers: Any) -> None:
         "page that opens offline: curves, examples, use and predictability of tokens, speed, memory. The numbers are "
         "those of codeczoo eval; they stand beside the page as JSON.",
     )
-    common.add_inputs(parser, "pictures, recordings and videos")
+    common.add_inputs(parser, "pictures, recordings and videos, or manifests of them")
     what = "shipped name, weights file or folder; give it again for more (default: all shipped ones for the files)"
     parser.add_argument("--codec", action="append", metavar="NAME", help=what)
     parser.add_argument("-o", "--out", required=True, metavar="PAGE.html", help="the page; PAGE.json goes beside it")
     everything = ",".join(AGAINST)
     what = f"compared with, where it is for the media (default {everything}; 'none': nothing)"
     parser.add_argument("--against", type=against, default=list(AGAINST), metavar="A,B", help=what)
+    what = "prefix lengths, of each codec's first kind of prefix (default: all of up to five, else halved)"
+    parser.add_argument("--rates", type=numbers, metavar="N,N", help=what)
+    what = "report.json of tools/lm/train.py, of a model that was trained on the tokens of one of the codecs"
+    parser.add_argument("--lm", action="append", default=[], metavar="[CODEC=]PATH", help=what)
     parser.add_argument("--title", default="codeczoo report", help="of the page")
     common.add_running(parser)
     add_networks(parser)
+    labels.add_probe(parser)
+    crops.add_crops(parser)
     parser.set_defaults(run=run)
 
 
@@ -54,10 +61,20 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out)
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"-o {out}: the page is a file that ends in .html")
-    found, report = by_media(args.paths), common.Report(args.json)
+    said, report = labels.listed(args.paths, defaults.suffixes()), common.Report(args.json)
+    found = defaults.divided(said.files)
     runners = [common.open_codec(args, name) for name in args.codec or suited(found)]
-    studies = [Study(runner, args.against, networks(args, runner.device)) for runner in runners]
+    studies = [
+        Study(runner, args.against, networks(args, runner.device), rates(args.rates, runner.codec.spec))
+        for runner in runners
+    ]
     check(studies, found)
+    models = language.models(args.lm, {study.name: study.runner.weights_hash for study in studies})
+    for study in studies:
+        study.models = models.get(study.name, [])
+        study.evaluation.observers = observers(args, study.media, said, study.evaluation.judge.networks, report)
+    if args.probe and not any("probe" in study.evaluation.observers for study in studies):
+        raise labels.nothing_to_probe(args.probe)
     for study in studies:
         measure(study, found[study.spec.media], report)
     if not any(study.names for study in studies):
@@ -77,6 +94,20 @@ def run(args: argparse.Namespace) -> int:
             temporary.write_text(text, encoding="utf-8")
     report.done = len(studies)
     return report.finish("codecs", {"page": str(out), "bytes": out.stat().st_size})
+
+
+def rates(wanted: Sequence[int] | None, spec: "TokenSpec") -> "list[Prefix] | None":
+    """What --rates asks of a codec: those that it has; None: as it likes. Raises InputError where it has none."""
+    from codeczoo.export.batches import longest, quality_prefix
+    from codeczoo.export.evaluate import rates_of
+
+    kind = quality_prefix(spec)
+    if not wanted or kind is None:
+        return None
+    most = longest(spec)[kind] or 0
+    if min(wanted) > most:
+        raise InputError(f"--rates {','.join(map(str, wanted))}: a codec has no more than {most} {kind}")
+    return rates_of(spec, kind, [n for n in wanted if n <= most])
 
 
 def suited(found: "dict[str, list[Found]]") -> list[str]:

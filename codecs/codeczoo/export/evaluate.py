@@ -13,7 +13,7 @@ from codeczoo.core.errors import InputError
 from codeczoo.core.types import Tokens, TokenSpec
 from codeczoo.export.batches import Prefix, Runner, longest, quality_prefix, windows
 from codeczoo.export.judges import JUDGES
-from codeczoo.export.judging import Facts, Judge, Measures, Networks
+from codeczoo.export.judging import Facts, Judge, Measures, Networks, Observer
 from codeczoo.export.sources import Sample, contents
 from codeczoo.io import tokens as token_file
 from codeczoo.metrics.codebook import CodebookUse
@@ -77,6 +77,8 @@ class Evaluation:
     Attributes:
         originals: what is kept of the first samples.
         sizes: of these, (H, W), (T,) or (T, H, W).
+        observers: that see every sample too, by name, e.g. "probe"; to be set before `add`.
+        observed: what each of them says of all rates, from `result` on.
     """
 
     def __init__(
@@ -87,6 +89,8 @@ class Evaluation:
         networks: Networks,
         keep: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
+        self.observers: dict[str, Observer] = {}
+        self.observed: dict[str, dict[str, Any]] = {}
         self.runner, self.rates, self.against = runner, rates, against
         self.keep, spec = keep, runner.codec.spec
         self.judge: Judge = JUDGES[spec.media](spec, networks, runner.device)
@@ -103,24 +107,31 @@ class Evaluation:
         """Measures every good sample, of one piece each, and hands all of them on."""
         for window in windows(samples, lambda window: len(window) >= self.runner.batch):
             good = [s for s in window if s.x is not None and s.tokens is not None]
-            for rate, rows, use in zip(self.rates, self.rows, self.uses, strict=True):
+            for observer in self.observers.values():
+                for sample in good:
+                    observer.see(sample)
+            for i, (rate, use) in enumerate(zip(self.rates, self.uses, strict=True)):
                 kept = [rate.of(s.tokens) for s in good if s.tokens is not None]
                 for sample, tokens, x_hat in zip(good, kept, self.runner.decode(kept), strict=True):
                     use.update(tokens)
-                    self._measure(rows, sample, tokens, x_hat)
+                    self._measure(i, sample, tokens, x_hat)
             for sample in good[: SHOWN - len(self.originals)]:
                 assert sample.x is not None
                 self.originals.append((self.keep or self.judge.preview)(sample.x[0]))
                 self.sizes.append(tuple(sample.x.shape[2:]))
             yield from window
 
-    def _measure(self, rows: Sequence[Row], sample: Sample, tokens: Tokens, x_hat: Tensor) -> None:
+    def _measure(self, i: int, sample: Sample, tokens: Tokens, x_hat: Tensor) -> None:
+        """Measures what was decoded at rate i, and what it is compared with."""
         assert sample.x is not None
         x, data = sample.x[0], contents(self.runner, replace(sample, tokens=tokens))
         payload, total = token_file.read_header(data).payload_bytes, len(data)
-        rows[0].add(x, x_hat, self.judge.sizes(x, tokens, payload, total))
-        for name, row in zip(self.against, rows[1:], strict=True):
-            row.add(x, *self.judge.baseline(name, x, payload, total))
+        decoded = [(x_hat, self.judge.sizes(x, tokens, payload, total))]
+        decoded += [self.judge.baseline(name, x, payload, total) for name in self.against]
+        for j, (row, (own, sizes)) in enumerate(zip(self.rows[i], decoded, strict=True)):
+            row.add(x, own, sizes)
+            for observer in self.observers.values():
+                observer.see_decoded(i, j, sample, own)
 
     def result(self) -> list[dict[str, Any]]:
         """One mapping per row, rate by rate, the codec first."""
@@ -132,6 +143,10 @@ class Evaluation:
                 "perplexity": sum(u.perplexity for u in books) / max(len(books), 1),
             }
             results += [rows[0].result() | about, *(row.result() for row in rows[1:])]
+        for name, observer in self.observers.items():
+            self.observed[name], found = observer.result(self.rates)
+            for (i, j), values in found.items():
+                results[i * (len(self.against) + 1) + j] |= values
         return results
 
 

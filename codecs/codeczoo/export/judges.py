@@ -16,6 +16,7 @@ from codeczoo.metrics.bits import bits_per_pixel, nominal_bits, stream_bits
 from codeczoo.metrics.fid import ReconstructionFID
 from codeczoo.metrics.i3d import CLASSES, SHORTEST
 from codeczoo.metrics.image import ms_ssim, psnr, ssim
+from codeczoo.metrics.pitch import pitch_errors
 
 
 class PictureMeasures(Measures):
@@ -76,6 +77,19 @@ def file_size(x: Tensor, total: int) -> Facts:
     return {"file_bytes": total, "file_bpp": 8 * total / prod(x.shape[1:])}
 
 
+class SoundMeasures(Measures):
+    """With those of pitch. Arguments: the sampling rate, Hz."""
+
+    def __init__(self, rate: int) -> None:
+        super().__init__({name: partial(of, rate=rate) for name, of in audio.MEASURES.items()})
+        self.rate = rate
+
+    def of(self, x: Tensor, x_hat: Tensor) -> Facts:
+        """See Measures."""
+        errors = pitch_errors(x[None], x_hat[None], self.rate)
+        return super().of(x, x_hat) | {name: float(value) for name, value in errors.items()}
+
+
 class SoundJudge(Judge):
     """Bits are counted per second; baselines get the bytes of the coded codes, and count their packets."""
 
@@ -83,7 +97,7 @@ class SoundJudge(Judge):
 
     def measures(self) -> Measures:
         """See Judge."""
-        return Measures({name: partial(of, rate=self._rate) for name, of in audio.MEASURES.items()})
+        return SoundMeasures(self._rate)
 
     def sizes(self, x: Tensor, tokens: Tokens, payload: int, total: int) -> Facts:
         """See Judge."""

@@ -1,15 +1,17 @@
 """What every judge of decoded media has: measures, sizes, baselines. The judges are in `export.judges`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from codeczoo.core.errors import InputError, nearest
 from codeczoo.core.types import Tokens, TokenSpec
+from codeczoo.export.batches import Prefix
+from codeczoo.export.sources import Sample
 
 Facts = dict[str, float]
 
@@ -27,6 +29,19 @@ class Networks:
     lpips: Callable[[Tensor, Tensor], Tensor] | None = None
     inception: nn.Module | None = None
     i3d: nn.Module | None = None
+
+
+class Observer(Protocol):
+    """What sees every sample of an evaluation and has values of its own for its rows; row 0 is the codec."""
+
+    def see(self, sample: Sample) -> None:
+        """Takes a good sample, before what became of it."""
+
+    def see_decoded(self, rate: int, row: int, sample: Sample, x_hat: Tensor) -> None:
+        """Takes what became of it, (C, *spatial), in one row of one rate."""
+
+    def result(self, rates: Sequence[Prefix]) -> tuple[dict[str, Any], dict[tuple[int, int], dict[str, float]]]:
+        """What holds for all rates, plain values, and the values of each (rate, row). Raises InputError."""
 
 
 class Measures:

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from codeczoo import zoo
-from codeczoo.export.batches import Runner
+from codeczoo.export.batches import Prefix, Runner
 from codeczoo.export.evaluate import Evaluation, rates_of
 from codeczoo.export.judges import JUDGES, small
 from codeczoo.export.judging import Networks
 from codeczoo.export.media import media_of
+from codeczoo.export.sizes import sizes
 from codeczoo.export.sources import Sample
 from codeczoo.export.speed import speed
 from codeczoo.io.files import Found
@@ -33,22 +34,27 @@ class Study:
         runner: the codec.
         against: names of baselines; those of other media are left out.
         networks: measures that need weights.
+        rates: prefixes; None: those of `rates_of`.
 
     Attributes:
         evaluation: what was measured, and excerpts.
+        models: reports of language models that were trained on its tokens.
         names: of the files whose excerpts are kept.
         rates: frames a second of these, of clips.
     """
 
-    def __init__(self, runner: Runner, against: Sequence[str], networks: Networks) -> None:
+    def __init__(
+        self, runner: Runner, against: Sequence[str], networks: Networks, rates: Sequence[Prefix] | None = None
+    ) -> None:
         self.runner, self.spec = runner, runner.codec.spec
         self.media = media_of(runner)
         own = [name for name in against if name in JUDGES[self.spec.media].BASELINES]
-        self.evaluation = Evaluation(runner, rates_of(self.spec), own, networks, self.excerpt)
+        self.evaluation = Evaluation(runner, rates or rates_of(self.spec), own, networks, self.excerpt)
         self.statistics = TokenStatistics(self.spec)
         self.names: list[str] = []
         self.rates: list[Fraction] = []
         self.speed: dict[str, float] = {}
+        self.models: list[dict[str, Any]] = []
 
     @property
     def name(self) -> str:
@@ -84,17 +90,20 @@ class Study:
 
     def result(self) -> dict[str, Any]:
         """Everything in numbers, plain values."""
-        codec = self.runner.codec
+        codec, rows = self.runner.codec, self.evaluation.result()
         return {
             "name": self.name,
             "weights_hash": self.runner.weights_hash,
             "parameters": sum(p.numel() for p in codec.parameters()),
             "precision": self.runner.precision,
             "spec": self.spec.to_dict(),
-            "rows": self.evaluation.result(),
+            "rows": rows,
+            "sizes": sizes(rows, self.spec.media),
             "codebooks": [asdict(use) for use in self.evaluation.uses[-1].result() if use.codes],
             "ngrams": [asdict(one) | {"zipf": _number(one.zipf)} for one in self.statistics.result()],
             "speed": self.speed,
+            **self.evaluation.observed,
+            **({"lm": self.models} if self.models else {}),
         }
 
 
