@@ -5,7 +5,7 @@ from typing import Any
 
 from codeczoo.cli import common
 from codeczoo.core.errors import MissingError
-from codeczoo.core.places import shipped
+from codeczoo.core.places import DEFAULTS, shipped
 
 
 def add_parser(subparsers: Any) -> None:
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     """Serves the page until it is interrupted."""
     from codeczoo.core.errors import InputError
 
-    names = args.codec or list(shipped())
+    names = args.codec or sorted(shipped(), key=lambda name: name not in DEFAULTS.values())  # what a tab begins with
     if not names:
         raise InputError("no weights are shipped: name a codec with --codec")
     try:
