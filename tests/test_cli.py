@@ -249,7 +249,6 @@ def test_a_full_disk_ends_encode_with_one_line(
         ([], "required: COMMAND"),
         (["encod"], "no command 'encod'; did you mean encode"),
         (["encode"], "required: PATH"),
-        (["encode", "PHOTOS", "-o", "OUT"], "required: --codec"),
         (["encode", "PHOTOS", "-o", "OUT", "--codec", "CODEC", "--positions", "0"], "at least 1, got '0'"),
         (["encode", "PHOTOS", "-o", "OUT", "--codec", "CODEC", "--positions", "17"], "must be 1..16, got 17"),
         (["encode", "PHOTOS", "-o", "OUT", "--codec", "CODEC", "--codebooks", "1"], "prefixes of positions only"),
