@@ -44,5 +44,6 @@ def test_quickstart_shortened(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert f"$ codeczoo {command} " in printed
     assert re.search(r"tokens +bits +bytes of \.cz +PSNR, dB +SSIM +codebook use", printed)
     made = {path.relative_to(tmp_path / "q").parts[0] for path in (tmp_path / "q").rglob("*")}
+    assert {"media", "media_tokens", "media_decoded"} <= made  # what the shipped codecs made
     assert {"pictures", "tokens", "decoded_2", "decoded_8", "decoded_32", "export", "quickstart.png"} <= made
     assert len(list((tmp_path / "q" / "tokens").glob("*.cz"))) == 2

@@ -14,10 +14,10 @@ from torch import Tensor
 from codeczoo.backbones import cosmos
 from codeczoo.backbones.cosmos2d import Decoder, Encoder
 from codeczoo.core.base import Quantizer
-from codeczoo.image.grid import GridCodec
+from codeczoo.image.grid import SignedGridCodec
 
 
-class CosmosDI(GridCodec):
+class CosmosDI(SignedGridCodec):
     """Encoder, a quantizer, Decoder.
 
     Args:
@@ -30,14 +30,6 @@ class CosmosDI(GridCodec):
 
     def __init__(self, encoder: Encoder, quantizer: Quantizer, decoder: Decoder) -> None:
         super().__init__(encoder, quantizer, decoder, encoder.stride, (encoder.dim, decoder.dim))
-
-    def latents(self, x: Tensor) -> Tensor:
-        """See GridCodec."""
-        return super().latents(2 * x - 1)
-
-    def render(self, z: Tensor) -> Tensor:
-        """See GridCodec."""
-        return (super().render(z) + 1) / 2
 
     def last_layer(self) -> Tensor:
         """Weight of the decoder's last convolution."""

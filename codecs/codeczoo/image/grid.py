@@ -67,3 +67,15 @@ class GridCodec(Codec):
         q = self.quantizer(self.latents(x))
         x_hat = self.render(q.z)[:, :, : x.shape[2], : x.shape[3]] if pixels else None
         return Reconstruction(self.tokens([q.codes], x), x_hat, q.losses)
+
+
+class SignedGridCodec(GridCodec):
+    """A GridCodec whose encoder takes and whose decoder gives pixels in [-1, 1]. Arguments: see GridCodec."""
+
+    def latents(self, x: Tensor) -> Tensor:
+        """See GridCodec."""
+        return super().latents(2 * x - 1)
+
+    def render(self, z: Tensor) -> Tensor:
+        """See GridCodec."""
+        return (super().render(z) + 1) / 2

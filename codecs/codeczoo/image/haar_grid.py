@@ -8,10 +8,10 @@ from torch import Tensor
 
 from codeczoo.backbones.haar2d import Decoder, Encoder
 from codeczoo.core.base import Quantizer
-from codeczoo.image.grid import GridCodec
+from codeczoo.image.grid import SignedGridCodec
 
 
-class HaarGrid(GridCodec):
+class HaarGrid(SignedGridCodec):
     """Encoder, a quantizer, Decoder.
 
     Args:
@@ -24,14 +24,6 @@ class HaarGrid(GridCodec):
 
     def __init__(self, encoder: Encoder, quantizer: Quantizer, decoder: Decoder) -> None:
         super().__init__(encoder, quantizer, decoder, encoder.stride, (encoder.dim, decoder.dim))
-
-    def latents(self, x: Tensor) -> Tensor:
-        """See GridCodec."""
-        return super().latents(2 * x - 1)
-
-    def render(self, z: Tensor) -> Tensor:
-        """See GridCodec."""
-        return (super().render(z) + 1) / 2
 
     def last_layer(self) -> Tensor:
         """Weight of the decoder's last convolution."""
