@@ -23,13 +23,12 @@ from PIL import Image
 
 from codeczoo import zoo
 from codeczoo.cli.eval import formats_of
-from codeczoo.core.places import PACKAGE
 from codeczoo.core.summary import summary
 from codeczoo.io.weights import load_strict, read_header
 
 LARGEST = 12_000_000  # bytes of a weights file
 ROOT = Path(__file__).resolve().parents[1]
-MODELS = ROOT / "docs" / "models"
+WEIGHTS, MODELS = ROOT / "codecs" / "codeczoo" / "weights", ROOT / "docs" / "models"
 AVERAGED = {"codeczoo.quantizers.vq.EMAVQ": "VQ", "codeczoo.quantizers.vq.CosineEMAVQ": "CosineVQ"}
 KEPT = ("_repeat_", "vocab_size", "dim")  # of what describes a codebook
 PICTURES = ("rate_distortion.png", "grid.png", "spectrograms.png", "contact_sheet_1.png")
@@ -61,13 +60,15 @@ def store(source: Path, target: Path, dtype: torch.dtype, extra: dict[str, Any])
             recipe["data"][name] = Path(recipe["data"][name]).name
     extra = {"step": header["extra"]["step"], "ema": header["extra"]["ema"], **extra}
     zoo.save(target, codec, yaml.safe_dump(recipe, sort_keys=False), extra, dtype)
-    if target.stat().st_size > LARGEST:
-        sys.exit(f"{target} has {target.stat().st_size} bytes; {LARGEST} are allowed")
+    if (size := target.stat().st_size) > LARGEST:
+        target.unlink()
+        sys.exit(f"{target} would have {size} bytes; {LARGEST} are allowed")
 
 
 def evaluated(name: str, args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """The rows of `codeczoo eval`, whose files go to the folder."""
-    line = ["eval", *args.val, "--codec", name, "--out", str(folder), *args.eval.split()]
+    codec = WEIGHTS / f"{name}.safetensors"
+    line = ["eval", *args.val, "--codec", str(codec), "--out", str(folder), *args.eval.split()]
     if args.against:
         line += ["--against", args.against]
     subprocess.run([sys.executable, "-m", "codeczoo", *line], check=True)
@@ -76,7 +77,7 @@ def evaluated(name: str, args: argparse.Namespace, folder: Path) -> list[dict[st
 
 def page(name: str, args: argparse.Namespace, rows: Sequence[dict[str, Any]], pictures: Sequence[str]) -> str:
     """The model's page."""
-    path = PACKAGE / "weights" / f"{name}.safetensors"
+    path = WEIGHTS / f"{name}.safetensors"
     header, formats = read_header(path), formats_of(rows)
     about = {
         "class": header["class"], "parameters": f"{header['parameters']:,}", **summary(header["spec"]),
@@ -132,7 +133,7 @@ def main() -> None:
     for key in ("what", "data", "licence", "hardware", "command", "limits"):
         parser.add_argument(f"--{key}", required=True, help="for the page")
     args = parser.parse_args()
-    source, target = zoo.find(args.run), PACKAGE / "weights" / f"{args.name}.safetensors"
+    source, target = zoo.find(args.run), WEIGHTS / f"{args.name}.safetensors"
     store(source, target, getattr(torch, args.dtype), {k: getattr(args, k) for k in ("data", "licence", "hardware")})
     with TemporaryDirectory() as folder:
         rows = evaluated(args.name, args, Path(folder))
