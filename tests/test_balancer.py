@@ -1,14 +1,12 @@
 """EnCodec's balancer: shares of the gradient, averages by hand, any split of a batch, two ranks, a resumed run."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from in_ranks import in_ranks
+from torch import Tensor, distributed, nn
 
 pytest.importorskip("lightning")
 pytest.importorskip("hydra")
@@ -218,58 +216,39 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
 
 # --- two ranks -------------------------------------------------------------------------------------------------------
 
-SCRIPT = """
-import sys
-import torch
-import torch.distributed as dist
-from codeczoo.engine.balancer import Balancer
-from codeczoo.engine.objective import Weighted
-
-rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-if world > 1:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
-mine = slice(rank * 4 // world, (rank + 1) * 4 // world)
-torch.manual_seed(0)
-model = torch.nn.Conv1d(1, 1, 9, padding=4)
-balancer = Balancer(decay=0.9)
-balancer.name_losses(["a", "b"])
-optimizer = torch.optim.SGD(model.parameters(), 0.05)
-found = {}
-for step in range(5):
-    x = torch.randn(4, 1, 64) * torch.linspace(0.2, 3, 4)[:, None, None]  # samples differ, so ranks do too
-    x_hat = model(x[mine])
-    losses = {
-        "a": Weighted(3.0, 100 * (x_hat - x[mine]).square().mean()),
-        "b": Weighted(1.0, 0.01 * (x_hat - x[mine]).abs().mean()),
-    }
-    optimizer.zero_grad()
-    balancer(losses, x_hat).backward()
-    for p in model.parameters():  # as DDP does
-        if world > 1:
-            dist.all_reduce(p.grad)
-            p.grad /= world
-    optimizer.step()
-    balancer.update()
-    found[step] = (model.weight.detach().clone(), balancer.sums.clone(), balancer.counts.clone())
-torch.save(found, f"{folder}/{world}-{rank}.pt")
-if world > 1:
-    dist.destroy_process_group()
-"""
+def five_steps(rank: int, world: int) -> list[Any]:
+    """Weights and averages after each of five steps, gradients averaged over the ranks as DDP does."""
+    mine = slice(rank * 4 // world, (rank + 1) * 4 // world)
+    torch.manual_seed(0)
+    model = nn.Conv1d(1, 1, 9, padding=4)
+    balancer = Balancer(decay=0.9)
+    balancer.name_losses(["a", "b"])
+    optimizer = torch.optim.SGD(model.parameters(), 0.05)
+    found = []
+    for _ in range(5):
+        x = torch.randn(4, 1, 64) * torch.linspace(0.2, 3, 4)[:, None, None]  # samples differ, so ranks do too
+        x_hat = model(x[mine])
+        losses = {
+            "a": Weighted(3.0, 100 * (x_hat - x[mine]).square().mean()),
+            "b": Weighted(1.0, 0.01 * (x_hat - x[mine]).abs().mean()),
+        }
+        optimizer.zero_grad()
+        balancer(losses, x_hat).backward()
+        for p in model.parameters():
+            if world > 1:
+                distributed.all_reduce(p.grad)
+                p.grad /= world
+        optimizer.step()
+        balancer.update()
+        found.append((model.weight.detach().clone(), balancer.sums.clone(), balancer.counts.clone()))
+    return found
 
 
 def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    jobs = [
-        subprocess.Popen([sys.executable, str(script), str(rank), str(world), str(tmp_path)], env=environment)
-        for rank, world in ((0, 1), (0, 2), (1, 2))
-    ]
-    assert [job.wait(timeout=120) for job in jobs] == [0, 0, 0]
-    one, *two = (torch.load(tmp_path / f"{name}.pt") for name in ("1-0", "2-0", "2-1"))
+    (one,), two = in_ranks(five_steps, (1, 2), tmp_path)
     start = nn.Conv1d(1, 1, 9).weight
     assert one[0][0].shape == start.shape and not torch.equal(one[1][0], one[4][0])
-    for step, wanted in one.items():
+    for step, wanted in enumerate(one):
         for rank in two:
             torch.testing.assert_close(rank[step], wanted, rtol=1e-4, atol=1e-6)
         assert all(torch.equal(a, b) for a, b in zip(two[0][step], two[1][step], strict=True))

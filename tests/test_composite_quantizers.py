@@ -1,15 +1,13 @@
 """Quantizers made of quantizers: what all of them promise, what each is meant to compute, the originals' codes."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from in_ranks import in_ranks
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from codeczoo.core.base import Quantizer
@@ -365,53 +363,36 @@ def test_what_waits_takes_no_part_and_starts_layer_by_layer() -> None:
     assert not quantizer.starting
 
 
-RANK = """
-import sys, torch
-from torch import distributed
-from test_composite_quantizers import ALL, NESTED, SCALED, built, latents, total, update
-rank, world, store, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
-if world > 1:
-    distributed.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=world)
-found = []
-for name in ("mimi", "dac", "grouped residual", "var", "scales 3d", "1d"):
-    torch.manual_seed(0)
-    quantizer = built(name) if name in ALL else NESTED[name]()
-    whole = latents(quantizer, batch=4)
-    valid = torch.rand(4, *whole.shape[2:], generator=torch.Generator().manual_seed(1)) > 0.3
-    mine = slice(None) if world == 1 else (slice(3), slice(3, 4))[rank]
-    z = whole[mine].requires_grad_()
-    while quantizer.starting:
-        quantizer.initialize(z, valid[mine])
-    layers = quantizer.layer_sizes if name in ALL and name not in SCALED else quantizer.scales
-    depth = torch.tensor([1, len(layers), 2, 2])[mine]
-    q = quantizer(z, valid[mine], depth)
-    total(q.losses).backward()
-    update(quantizer)
-    values = {"loss " + key: loss.detach() for key, loss in q.losses.items()}
-    values |= {key: p.grad for key, p in quantizer.named_parameters() if p.grad is not None}
-    if world > 1:
-        for value in values.values():
-            distributed.all_reduce(value)
-            value /= world
-    found.append({"mean " + key: value for key, value in values.items()} | quantizer.state_dict())
-torch.save(found, out)
-if world > 1:
-    distributed.destroy_process_group()
-"""
+def losses_and_states(rank: int, world: int) -> list[dict[str, Tensor]]:
+    """What a step leaves, losses and gradients averaged over the ranks as DDP does."""
+    found = []
+    for name in ("mimi", "dac", "grouped residual", "var", "scales 3d", "1d"):
+        torch.manual_seed(0)
+        quantizer = built(name) if name in ALL else NESTED[name]()
+        whole = latents(quantizer, batch=4)
+        valid = torch.rand(4, *whole.shape[2:], generator=torch.Generator().manual_seed(1)) > 0.3
+        mine = slice(None) if world == 1 else (slice(3), slice(3, 4))[rank]
+        z = whole[mine].requires_grad_()
+        while quantizer.starting:
+            quantizer.initialize(z, valid[mine])
+        layers = quantizer.layer_sizes if name in ALL and name not in SCALED else quantizer.scales
+        depth = torch.tensor([1, len(layers), 2, 2])[mine]
+        q = quantizer(z, valid[mine], depth)
+        total(q.losses).backward()
+        update(quantizer)
+        values = {"loss " + key: loss.detach() for key, loss in q.losses.items()}
+        values |= {key: p.grad for key, p in quantizer.named_parameters() if p.grad is not None}
+        if world > 1:
+            for value in values.values():
+                distributed.all_reduce(value)
+                value /= world
+        found.append({"mean " + key: value for key, value in values.items()} | quantizer.state_dict())
+    return found
 
 
 def test_ranks_with_unequal_batches_equal_one_process(tmp_path: Path) -> None:
-    here = Path(__file__).parent
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{here}:{here.parent / 'codecs'}"}
-    runs = [(0, 2), (1, 2), (0, 1)]
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANK, str(r), str(w), str(tmp_path / "store"), str(tmp_path / f"{r}{w}")], env=env
-        )
-        for r, w in runs
-    ]
-    assert [process.wait(120) for process in started] == [0, 0, 0]
-    results = [torch.load(tmp_path / f"{r}{w}", weights_only=True) for r, w in runs]
+    (one,), two = in_ranks(losses_and_states, (1, 2), tmp_path)
+    results = [*two, one]
     for a, b, whole in zip(*results, strict=True):
         assert a.keys() == whole.keys() and any("mean" in key for key in whole)
         for key, value in whole.items():

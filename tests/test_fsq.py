@@ -1,16 +1,13 @@
 """Scalar quantizers: FSQ with both bounds, factorised and residual, and post-training dimension-wise quantization."""
 
-import json
 import math
-import os
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from in_ranks import in_ranks
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -491,38 +488,26 @@ def test_fits_to_nothing_and_to_one_number(make: type[Fit]) -> None:
         fit.observe(torch.randn(1, 3, 5))
 
 
-RANK = """
-import json, sys, torch
-from torch import distributed
-from codeczoo.quantizers.dimensionwise import Dimensionwise
-from codeczoo.quantizers.dimensionwise_fit import Extremes, Moments, Quantiles
-rank, world, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-distributed.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=world)
-z = torch.randn(1, 3, 90, generator=torch.Generator().manual_seed(0))
-parts = [[z[..., :13], z[..., 13:40]], [], [z[..., 40:]]]  # unequal, one rank without any
-out = []
-for make in (Extremes, Moments, Quantiles):
-    quantizers = [Dimensionwise(3, 8), Dimensionwise(3, 8)]
-    fits = [make(q) for q in quantizers]
-    for part in parts[rank]:
-        fits[0].observe(part)
-    fits[0].finish()
-    if rank == 0:
-        fits[1].observe(z)
-    fits[1].finish()
-    out.append([q.entries.tolist() for q in quantizers])
-print(json.dumps(out))
-distributed.destroy_process_group()
-"""
+def entries_fitted(rank: int, world: int) -> list[list[list[float]]]:
+    """For each fit, entries after it saw the data divided over the ranks, and all of it on the first."""
+    z = torch.randn(1, 3, 90, generator=torch.Generator().manual_seed(0))
+    parts = [[z[..., :13], z[..., 13:40]], [], [z[..., 40:]]]  # unequal, one rank without any
+    out = []
+    for make in (Extremes, Moments, Quantiles):
+        quantizers = [Dimensionwise(3, 8), Dimensionwise(3, 8)]
+        fits = [make(q) for q in quantizers]
+        for part in parts[rank]:
+            fits[0].observe(part)
+        fits[0].finish()
+        if rank == 0:
+            fits[1].observe(z)
+        fits[1].finish()
+        out.append([q.entries.tolist() for q in quantizers])
+    return out
 
 
 def test_fits_do_not_depend_on_ranks(tmp_path: Path) -> None:
-    command, env = [sys.executable, "-c", RANK], os.environ | {"OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen([*command, str(r), "3", str(tmp_path / "store")], env=env, stdout=subprocess.PIPE, text=True)
-        for r in range(3)
-    ]
-    results = [json.loads(p.communicate(timeout=120)[0].splitlines()[-1]) for p in started]
+    (results,) = in_ranks(entries_fitted, (3,), tmp_path)
     assert results[0] == results[1] == results[2]
     for divided, whole in results[0]:
         assert np.allclose(divided, whole, rtol=1e-6, atol=0)

@@ -1,14 +1,12 @@
 """SimVQ, IBQ, penalties, adaptive k-means, semantic ids, and the estimators: against formulas written out."""
 
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from in_ranks import in_ranks
+from torch import Tensor, distributed
 from torch.nn import functional as F
 
 from codeczoo.core.errors import ConfigError, InputError
@@ -221,41 +219,24 @@ def test_penalties_train_codebooks() -> None:
         assert Orthogonality()(quantizer.codebook)["orthogonality"] < 1e-3
 
 
-RANK = """
-import sys, torch
-from torch import distributed
-from codeczoo.quantizers.ibq import IBQ, Entropy
-rank, world, store, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
-torch.manual_seed(0)
-quantizer = IBQ(16, 4, Entropy(0.5))
-if world > 1:
-    distributed.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=world)
-z, valid = torch.randn(30, 4), torch.rand(30) > 0.3
-mine = slice(0, 30) if world == 1 else (slice(0, 9), slice(9, 30))[rank]
-q = quantizer(z[mine].t()[None], valid[None, mine])
-sum(q.losses.values()).backward()
-found = {"codebook": quantizer.codebook.grad} | {name: loss.detach() for name, loss in q.losses.items()}
-for value in found.values():
-    if world > 1:
-        distributed.all_reduce(value)
-        value /= world
-torch.save(found, out)
-if world > 1:
-    distributed.destroy_process_group()
-"""
+def losses_of_ibq(rank: int, world: int) -> dict[str, Tensor]:
+    """Losses and the gradient, averaged over the ranks as DDP does."""
+    torch.manual_seed(0)
+    quantizer = IBQ(16, 4, Entropy(0.5))
+    z, valid = torch.randn(30, 4), torch.rand(30) > 0.3
+    mine = slice(0, 30) if world == 1 else (slice(0, 9), slice(9, 30))[rank]
+    q = quantizer(z[mine].t()[None], valid[None, mine])
+    sum(q.losses.values()).backward()
+    found = {"codebook": quantizer.codebook.grad} | {name: loss.detach() for name, loss in q.losses.items()}
+    for value in found.values():
+        if world > 1:
+            distributed.all_reduce(value)
+            value /= world
+    return found
 
 
 def test_ibq_under_ddp_equals_one_process(tmp_path: Path) -> None:
-    runs = [(0, 2), (1, 2), (0, 1)]
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANK, str(r), str(w), str(tmp_path / "store"), str(tmp_path / f"{r}{w}")],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-        for r, w in runs
-    ]
-    assert [p.wait(120) for p in started] == [0, 0, 0]
-    first, second, whole = (torch.load(tmp_path / f"{r}{w}", weights_only=True) for r, w in runs)
+    (whole,), (first, second) = in_ranks(losses_of_ibq, (1, 2), tmp_path)
     for name in whole:
         torch.testing.assert_close(first[name], whole[name], rtol=1e-5, atol=1e-6, msg=name)
         torch.testing.assert_close(second[name], whole[name], rtol=1e-5, atol=1e-6, msg=name)

@@ -1,8 +1,5 @@
 """Binary quantizers: codes and their bit order, exact entropies, masks, ranks, memory."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from math import log
 from pathlib import Path
@@ -10,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from in_ranks import in_ranks
+from torch import Tensor, distributed
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from codeczoo.core.errors import ConfigError, InputError
@@ -245,54 +243,37 @@ def test_masked_positions_count_nowhere(quantizer: Tokenwise) -> None:
     torch.testing.assert_close(alone.grad[0].t(), found[0][2].movedim(1, -1)[valid], rtol=1e-4, atol=1e-7)
 
 
-RANK = """
-import sys, torch
-from torch import distributed
-from codeczoo.quantizers.lfq import BSQ, LFQ
-from codeczoo.quantizers.residual_lfq import ResidualLFQ
-rank, world, store, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
-quantizers = [LFQ(6, 2, temperature=0.5), BSQ(6, entropy_bits=4), ResidualLFQ(6, 2, temperature=0.5)]
-if world > 1:
-    distributed.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=world)
-generator = torch.Generator().manual_seed(5)
-weight = (torch.randn(6, 4, generator=generator) / 2).requires_grad_()
-results = []
-for step in range(4):
-    x = torch.randn(30, 4, generator=generator)
-    valid = torch.rand(30, generator=generator) > 0.3
-    cut = [7, 0, 30, 12][step]  # unequal, one rank with nothing at all
-    if step == 3:
-        valid[:cut] = False  # one rank with padding alone
-    parts = [slice(0, 30)] if world == 1 else [slice(0, cut), slice(cut, 30)]
-    mine = parts[rank]
-    for quantizer in quantizers:
-        for mask in (valid[None, mine], None):
-            losses = quantizer((x[mine] @ weight.t()).t()[None], mask).losses
-            for name, loss in losses.items():
-                grad, = torch.autograd.grad(loss, weight, retain_graph=True)
-                loss = loss.detach().clone()
-                if name == "batch_entropy":
-                    results.append(loss.clone())  # the same on every rank
-                for tensor in (grad, loss):  # as DDP does
-                    if world > 1:
-                        distributed.all_reduce(tensor)
-                    results.append(tensor / world)
-torch.save(results, out)
-if world > 1:
-    distributed.destroy_process_group()
-"""
+def losses_of_steps(rank: int, world: int) -> list[Tensor]:
+    """Losses and gradients of four steps, averaged over the ranks as DDP does."""
+    quantizers = [LFQ(6, 2, temperature=0.5), BSQ(6, entropy_bits=4), ResidualLFQ(6, 2, temperature=0.5)]
+    generator = torch.Generator().manual_seed(5)
+    weight = (torch.randn(6, 4, generator=generator) / 2).requires_grad_()
+    results = []
+    for step in range(4):
+        x = torch.randn(30, 4, generator=generator)
+        valid = torch.rand(30, generator=generator) > 0.3
+        cut = [7, 0, 30, 12][step]  # unequal, one rank with nothing at all
+        if step == 3:
+            valid[:cut] = False  # one rank with padding alone
+        mine = slice(0, 30) if world == 1 else (slice(0, cut), slice(cut, 30))[rank]
+        for quantizer in quantizers:
+            for mask in (valid[None, mine], None):
+                losses = quantizer((x[mine] @ weight.t()).t()[None], mask).losses
+                for name, loss in losses.items():
+                    (grad,) = torch.autograd.grad(loss, weight, retain_graph=True)
+                    loss = loss.detach().clone()
+                    if name == "batch_entropy":
+                        results.append(loss.clone())  # the same on every rank
+                    for tensor in (grad, loss):
+                        if world > 1:
+                            distributed.all_reduce(tensor)
+                        results.append(tensor / world)
+    return results
 
 
 def test_ranks_together_equal_one_process(tmp_path: Path) -> None:
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    runs = [(0, 2), (1, 2), (0, 1)]
-    command = [sys.executable, "-c", RANK]
-    started = [
-        subprocess.Popen([*command, str(r), str(w), str(tmp_path / "store"), str(tmp_path / f"{r}{w}")], env=env)
-        for r, w in runs
-    ]
-    assert [p.wait(120) for p in started] == [0, 0, 0]
-    results = [torch.load(tmp_path / f"{r}{w}", weights_only=True) for r, w in runs]
+    (one,), two = in_ranks(losses_of_steps, (1, 2), tmp_path)
+    results = [*two, one]
     for a, b, whole in zip(*results, strict=True):
         torch.testing.assert_close(a, whole, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(b, whole, rtol=1e-5, atol=1e-6)

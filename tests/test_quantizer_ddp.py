@@ -1,20 +1,17 @@
 """P7: ranks of a process group, wrapped in DistributedDataParallel, train as one process on the concatenated batch.
 
-Each rank is this file, started as a program; all cases of one number of ranks run in one go.
+All cases of one number of ranks run in one go.
 """
 
-import os
-import subprocess
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
+from in_ranks import in_ranks
 from quantizer_cases import built, names, spread
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from codeczoo.quantizers.ranks import summed, world_size
@@ -124,27 +121,20 @@ def everything(rank: int, ranks: int, whole: int, early: dict[str, Net]) -> dict
     return found | {f"{name}, early": train(name, rank, ranks, whole, MICRO, early[name]) for name in EARLY}
 
 
-def main(rank: int, ranks: int, folder: str) -> None:
-    """One rank."""
-    early = {name: Net(name) for name in EARLY}
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
-    torch.save(everything(rank, ranks, ranks, early), f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
+def early() -> dict[str, Net]:
+    """Modules that are built before there is a process group."""
+    return {name: Net(name) for name in EARLY}
+
+
+def as_rank(rank: int, ranks: int, made: dict[str, Net]) -> dict[str, dict[str, Any]]:
+    """What comes of all trainings on one rank."""
+    return everything(rank, ranks, ranks, made)
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_p7_ranks_train_as_one_process(ranks: int, tmp_path: Path) -> None:
-    paths = os.pathsep.join([str(ROOT / "codecs"), str(ROOT / "tests")])
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    command = [sys.executable, __file__]
-    started = [subprocess.Popen([*command, str(rank), str(ranks), str(tmp_path)], env=env) for rank in range(ranks)]
-    try:
-        one = everything(0, 1, ranks, {name: Net(name) for name in EARLY})
-        assert [process.wait(600) for process in started] == [0] * ranks  # 30 s, many times that on a busy machine
-    finally:
-        for process in started:
-            process.kill()
-    first, *others = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(ranks))
+    one = everything(0, 1, ranks, early())
+    ((first, *others),) = in_ranks(as_rank, (ranks,), tmp_path, before="early")
     problems = []
     for name, expected in one.items():
         for other in others:
@@ -156,7 +146,3 @@ def test_p7_ranks_train_as_one_process(ranks: int, tmp_path: Path) -> None:
             except AssertionError as error:
                 problems.append(f"{name}: {error}")
     assert not problems, "\n".join(problems)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -20,7 +20,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("recipe", help="name of a recipe (see `codeczoo list`) or path of a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the recipe; also group=option")
     parser.add_argument("--resume", metavar="last|PATH", help="go on with the newest run of this name, or this one")
-    parser.add_argument("--out", default="runs", metavar="DIR", help="run folders are DIR/NAME/DATE (default: runs)")
+    parser.add_argument("-o", "--out", default="runs", metavar="DIR", help="runs are DIR/NAME/DATE (default: runs)")
     parser.add_argument("--check", action="store_true", help="compose, check and print a summary, without training")
     parser.set_defaults(run=run)
     parse = parser.parse_known_args
