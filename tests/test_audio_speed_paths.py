@@ -1,6 +1,8 @@
 """The fast paths of layers over time give what the plain ones give, and leave training alone."""
 
 import copy
+from itertools import product
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from audio_cases import ALL, build, signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from codeczoo.nn import fast1d
 from codeczoo.nn.conv1d import Conv1d, ConvTranspose1d, Padding, WeightNormConv1d, WeightNormConvTranspose1d, pad
 from codeczoo.nn.lstm import LSTM, SHORT
 from codeczoo.nn.snake import Snake
@@ -18,10 +21,10 @@ pytestmark = pytest.mark.skipif(not FAST, reason="torch without oneDNN has no fa
 
 
 def check(layer: Layer, x: torch.Tensor) -> None:
-    """Without gradient as with it, from either layout."""
+    """Without gradient as with it, from either layout, as convolutions and as products of few windows."""
     plain = layer(x).detach()
-    with torch.no_grad():
-        for given_x in (x, rows(x)):
+    for given_x, few in product((x, rows(x)), (0, fast1d.FEW)):
+        with torch.no_grad(), patch.object(fast1d, "FEW", few):
             fast = layer(given_x)
             assert fast.shape == plain.shape
             torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-5)
@@ -85,6 +88,19 @@ def test_lstm_carries_its_state_between_both_ways() -> None:
         state = layer.begin()
         y = torch.cat([layer.step(piece, state) for piece in x.split([3, SHORT + 1, SHORT + 2], 2)], 2)
     torch.testing.assert_close(y, whole)
+
+
+def test_lstm_takes_changed_weights_and_autocast() -> None:
+    layer, x = LSTM(6, 2), signal(6, 3, 2)
+    check(layer, x)
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.mul_(2)
+    check(layer, x)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(layer(x).float(), layer.lstm(x.permute(2, 0, 1))[0].permute(1, 2, 0).float() + x,
+                                   rtol=0.05, atol=0.05)  # fmt: skip
+    check(copy.deepcopy(layer), x)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -184,7 +184,8 @@ def stream(name: str, frames: int) -> Row:
         running.decode(codes)
         times["encode"].append(middle - start)
         times["decode"].append(clock() - middle)
-    settled = {job: torch.tensor(values[3:]) * 1000 for job, values in times.items()}  # without packing weights
+    first = 3 + running.latency // codec.hop  # until then weights are packed
+    settled = {job: torch.tensor(values[first:]) * 1000 for job, values in times.items()}
     frame = 1000 * codec.hop / codec.sample_rate
     both = settled["encode"] + settled["decode"]
     return {"codec": name, "frame_ms": frame, "latency_ms": 1000 * running.latency / codec.sample_rate} | {

@@ -4,6 +4,7 @@ There torch changes the layout of signals and weights at every call. Here weight
 "rows": (B, C, T) whose channels lie next to each other in memory, which activations and sums keep as they are.
 """
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from codeczoo.nn import fold1d
 
 PIECE = 1 << 16  # numbers that a thread works on at once
+FEW, SMALL = 512, 1 << 17  # windows, and numbers of a weight, up to which a plain product takes less time
 
 
 def applies(x: Tensor) -> bool:
@@ -24,21 +26,40 @@ def applies(x: Tensor) -> bool:
     return bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled)
 
 
-class Packed:
-    """The weight of a convolution as oneDNN wants it, packed anew where it has changed. Copies of it are empty."""
+class Kept:
+    """What is made of weights, made anew where they have changed. Copies of it are empty."""
 
     def __init__(self) -> None:
-        self._weight: Tensor | None = None
+        self._weights: tuple[Tensor, ...] = ()
         self._stamp: tuple[object, ...] = ()
-        self._packed: Tensor | None = None
+        self._made: Tensor | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Packed, ()
+        return type(self), ()
+
+    def get(self, make: Callable[[], Tensor], kind: object, *weights: Tensor) -> Tensor:
+        """What `make` gives; `kind` says what it makes of the weights."""
+        now = (kind, *map(stamp, weights))
+        same = len(weights) == len(self._weights) and all(map(operator.is_, weights, self._weights))
+        if self._made is None or self._stamp != now or not same:
+            self._made, self._weights, self._stamp = make(), weights, now
+        return self._made
+
+
+class Packed:
+    """A convolution whose weight is kept as oneDNN wants it; few windows of a small weight are a plain product."""
+
+    def __init__(self) -> None:
+        self._packed, self._taps = Kept(), Kept()
 
     def conv1d(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, dilation: int = 1, pad: int = 0
     ) -> Tensor:
         """As torch's, x (B, C, T) to rows (B, C', T'), in autocast's precision; weight (C', C, kernel)."""
+        windows = (x.shape[2] - weight.shape[2]) // stride + 1
+        plain = dilation == 1 and not pad and precision(x) == torch.float32
+        if plain and weight.numel() <= SMALL and 0 < windows * len(x) <= FEW:
+            return self._multiply(x, weight, bias, stride, windows)
         return self._convolve(x, weight, 0, bias, pad, stride, dilation)
 
     def conv_transpose1d(self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
@@ -51,23 +72,37 @@ class Packed:
         y = y.transpose(1, 2).reshape(len(x), -1, weight.shape[1])  # (B, T' * stride, C')
         return y.transpose(1, 2)[:, :, : (x.shape[2] - 1) * stride + weight.shape[2]]
 
+    def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, windows: int) -> Tensor:
+        taps = self._taps.get(lambda: weight.permute(2, 1, 0).flatten(0, 1).contiguous(), "taps", weight)
+        rows = x.transpose(1, 2).contiguous()  # (B, T, C), so a window is so many numbers next to each other
+        shape, steps = (len(x), windows, len(taps)), (rows.stride(0), stride * x.shape[1], 1)
+        seen = rows.as_strided(shape, steps).reshape(-1, len(taps))  # (B * T', kernel * C)
+        y = seen @ taps if bias is None else torch.addmm(bias, seen, taps)
+        return y.view(len(x), windows, -1).transpose(1, 2)
+
     def _convolve(
         self, x: Tensor, weight: Tensor, spread: int, bias: Tensor | None, pad: int, stride: int = 1, dilation: int = 1
     ) -> Tensor:
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        dtype = precision(x)
         rows = x.to(dtype).transpose(1, 2).contiguous()  # (B, T, C)
         folded = stride if fold1d.applies(x, weight.shape[2], stride, dilation) else 1
         rows = rows[:, : rows.shape[1] // folded * folded].reshape(len(x), -1, folded * x.shape[1])
         image = rows[:, None].permute(0, 3, 1, 2)  # (B, C, 1, T)
         where = [0, pad], [1, stride // folded], [1, dilation], 1
-        now = (*stamp(weight), dtype)
-        if self._weight is not weight or self._stamp != now:
+
+        def pack() -> Tensor:
             taps = fold1d.spread(weight, spread) if spread else fold1d.fold(weight, folded)
             taps = taps.to(dtype)[:, :, None]
-            self._packed = torch.ops.mkldnn._reorder_convolution_weight(taps, *where, list(image.shape))
-            self._weight, self._stamp = weight, now
+            return torch.ops.mkldnn._reorder_convolution_weight(taps, *where, list(image.shape))
+
+        packed = self._packed.get(pack, dtype, weight)
         bias = None if bias is None else bias.to(dtype)
-        return torch.ops.mkldnn._convolution_pointwise(image, self._packed, bias, *where, "none", [], "").squeeze(2)
+        return torch.ops.mkldnn._convolution_pointwise(image, packed, bias, *where, "none", [], "").squeeze(2)
+
+
+def precision(x: Tensor) -> torch.dtype:
+    """In which precision it is computed."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
 def stamp(weight: Tensor) -> tuple[object, ...]:
