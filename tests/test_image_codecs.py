@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import one_d_piece_tree
+from torch._dynamo.testing import CompileCounter
 
 import codeczoo
 from codeczoo import zoo
@@ -170,6 +171,18 @@ def test_tail_drop_shows_the_decoder_every_length_and_trains_all_codes(x: torch.
         with torch.no_grad():
             assert codec(x[:1]).tokens.codes.shape == (1, 1, 16)
     assert seen == set(range(1, 17))
+
+
+def test_tail_drop_compiles_to_one_graph_of_one_length(x: torch.Tensor) -> None:
+    codec = build(one_d_piece_tree()).train()
+    backend = CompileCounter()
+    compiled = torch.compile(codec, backend=backend, fullgraph=True)
+    with torch.no_grad():
+        prefixes = [codec.render(codec.quantizer(codec.encoder(x)).z[:, :, :n]) for n in range(1, 17)]
+        found = [compiled(x).x_hat for _ in range(60)]
+    lengths = {min(range(16), key=lambda i: (y - prefixes[i]).abs().max().item()) for y in found}
+    assert all(min((y - p).abs().max() for p in prefixes) < 1e-5 for y in found)
+    assert len(lengths) > 8 and backend.frame_count == 1
 
 
 def test_titok_has_no_prefix(x: torch.Tensor) -> None:

@@ -32,11 +32,18 @@ class OneDPiece(TiTok):
         super().__init__(encoder, quantizer, decoder, head)
         self.spec = replace(self.spec, prefixes=("positions", *quantizer.prefixes))
 
-    def thin(self, z: Tensor) -> Tensor:
-        """z (B, D, N) to (B, D, k) in training; all of it in evaluation."""
+    def thin(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
+        """z (B, D, N) to (B, D, k) in training; all of it in evaluation.
+
+        Under torch.compile, which wants one length, all of it and a mask (B, N), True where the decoder may look.
+        """
         if not self.training:
-            return z
-        return z[:, :, : int(torch.randint(1, z.shape[2] + 1, ()))]
+            return z, None
+        n = z.shape[2]
+        kept = torch.randint(1, n + 1, ())
+        if torch.compiler.is_compiling():
+            return z, (torch.arange(n, device=z.device) < kept.to(z.device)).expand(len(z), n)
+        return z[:, :, : int(kept)], None
 
 
 # --- the authors' checkpoints ---------------------------------------------------------------------------------------

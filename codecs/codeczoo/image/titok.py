@@ -144,12 +144,12 @@ class TiTok(Codec):
         """One training pass; logits where the head has them."""
         self.check_media(x)
         q = self.quantizer(self.encoder(x))
-        x_hat, logits = self.head(self.decoder(self.thin(q.z)), pixels)
+        x_hat, logits = self.head(self.decoder(*self.thin(q.z)), pixels)
         return Reconstruction(self.tokens([q.codes], x), x_hat, q.losses, logits=logits)
 
-    def thin(self, z: Tensor) -> Tensor:
-        """What the decoder sees of the latents (B, D, N) in training: all of them."""
-        return z
+    def thin(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the decoder gets of the latents (B, D, N) in training, and what it sees of that; here all of them."""
+        return z, None
 
     def last_layer(self) -> Tensor:
         """The head's last weight."""
