@@ -8,6 +8,7 @@ import torch
 from conftest import ROOT
 
 import codeczoo
+import codeczoo.export
 from codeczoo.cli import defaults
 from codeczoo.cli.main import main
 from codeczoo.core.places import DEFAULTS, shipped
@@ -85,6 +86,9 @@ def test_eval_and_export_want_one_media(media: Path, tmp_path: Path, capsys: pyt
     assert main(["eval", str(media / "a.png"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["codec"] == DEFAULTS["image"]
     assert main(["export", str(media / "a.wav"), "-o", str(tmp_path / "ids"), "--format", "npy"]) == 0
+    (tmp_path / "list.jsonl").write_text(json.dumps({"path": str(media / "a.wav")}))
+    assert main(["export", str(tmp_path / "list.jsonl"), "-o", str(tmp_path / "of_list"), "--format", "npy"]) == 0
+    assert codeczoo.export.read(tmp_path / "of_list").header["codec"] == DEFAULTS["audio"]
 
 
 def test_report_takes_the_shipped_codecs_for_the_files(media: Path, tmp_path: Path) -> None:

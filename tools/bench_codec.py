@@ -51,7 +51,8 @@ def product_rate(device: str, dtype: torch.dtype, n: int = 2048) -> float:
 
 def measure(run: Callable[[], Any], device: str, dtype: torch.dtype, repeats: int, batch: int) -> dict[str, float]:
     """Images/s, the limit and the share of it."""
-    with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter:  # blind to fused ones
+    plain = torch.backends.mkldnn.flags(enabled=False), torch.autocast(device, enabled=False)  # bf16 would be emulated
+    with plain[0], plain[1], FlopCounterMode(display=False) as counter:  # which is blind to oneDNN's fused operations
         run()
     work = counter.get_total_flops() / 1e9
     before = product_rate(device, dtype)

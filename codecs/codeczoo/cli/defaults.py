@@ -1,6 +1,6 @@
 """Which codec takes which files where none is named: the shipped one for pictures, recordings or videos."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from codeczoo.core.errors import InputError
@@ -30,7 +30,7 @@ def by_media(paths: Sequence[str]) -> "dict[str, list[Found]]":
     return divided(find(paths, suffixes()))
 
 
-def divided(files: "Sequence[Found]") -> "dict[str, list[Found]]":
+def divided(files: "Iterable[Found]") -> "dict[str, list[Found]]":
     """The files of each media, by their suffixes; a .gif is a picture. Raises InputError."""
     kinds = _by_suffix()
     found: dict[str, list[Found]] = {media: [] for media in kinds}
@@ -55,15 +55,15 @@ def chosen(paths: Sequence[str]) -> "list[tuple[str, list[Found]]]":
     return [(default(media), files) for media, files in by_media(paths).items() if files]
 
 
-def only(paths: Sequence[str]) -> str:
+def only(paths: Sequence[str], column: str | None = None) -> str:
+    """Name of the one shipped codec that takes all inputs of an export. Raises InputError, as `only_for`."""
+    from codeczoo.export.inputs.listing import inputs
+
+    return only_for(one.found() for one in inputs(paths, suffixes(), column))
+
+
+def only_for(files: "Iterable[Found]") -> str:
     """Name of the one shipped codec that takes all of the files. Raises InputError for files of several media."""
-    from codeczoo.io.files import find
-
-    return only_for(find(paths, suffixes()))
-
-
-def only_for(files: "Sequence[Found]") -> str:
-    """As `only`, for files that are known already."""
     found = [media for media, own in divided(files).items() if own]
     if len(found) > 1:
         kinds = " and ".join(UNITS[media] for media in found)

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     folder = out.with_name(f"{out.name}.store") if derived else out
     if derived and out.exists() and not args.overwrite:
         raise InputError(f"{out} exists; choose another folder or give --overwrite")
-    runner = common.open_codec(args, args.codec or defaults.only(args.paths))
+    runner = common.open_codec(args, args.codec or defaults.only(args.paths, args.column))
     media = common.open_media(runner, Options(args.fit, args.window))
     prefix = common.prefix_of(args, runner.codec.spec).check(runner.codec.spec)
     target.cutter_of(args, media, prefix)  # refuses what cannot be; workers make their own
