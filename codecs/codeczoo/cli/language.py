@@ -1,4 +1,4 @@
-"""What language models say of codes: reports of `tools/lm/train.py` beside the codecs of `codeczoo report`."""
+"""What language models say of codes: reports of `recipes/lm/train.py` beside the codecs of `codeczoo report`."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"--lm {path}: {getattr(error, 'strerror', None) or error}") from None
     if not isinstance(facts, dict) or not _numbers(facts.get("bits_of_an_id")) or unit_of(facts) is None:
-        raise InputError(f"--lm {path}: no report of tools/lm/train.py")
+        raise InputError(f"--lm {path}: no report of recipes/lm/train.py")
     return facts
 
 

@@ -1,6 +1,6 @@
 """Makes a tokenizer of whole words out of a field of what an export says of its documents, e.g. of class names.
 
-python tools/lm/words.py tokens/train label -o words
+python recipes/lm/words.py tokens/train label -o words
 codeczoo export --from tokens/train -o lm/train --format litdata --tokenizer words --text label
 """
 

@@ -1,6 +1,6 @@
 """Codes documents with a model of train.py as their probabilities, decodes them, and compares bytes with .cz files.
 
-    python tools/lm/squeeze.py runs/lm tokens/val --n 8
+    python recipes/lm/squeeze.py runs/lm tokens/val --n 8
 
 Probabilities become whole numbers that sum to 2^24 before the range coder sees them, and encoder and decoder ask the
 model step by step in the same way. So what is decoded is equal on the machine that coded it; another machine may round

@@ -1,4 +1,4 @@
-"""tools/lm: a model is trained on an export by LitData, writes documents, and they are decoded."""
+"""recipes/lm: a model is trained on an export by LitData, writes documents, and they are decoded."""
 
 import json
 import os
@@ -25,7 +25,7 @@ for name in ("lightning", "litdata", "transformers"):
 
 def tool(name: str, *arguments: object) -> str:
     """Runs a tool; gives what it printed."""
-    command = [sys.executable, str(ROOT / "tools" / "lm" / name), *map(str, arguments)]
+    command = [sys.executable, str(ROOT / "recipes" / "lm" / name), *map(str, arguments)]
     env = os.environ | {"PYTHONPATH": str(ROOT / "codecs"), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -70,7 +70,7 @@ def test_a_model_learns_writes_and_is_decoded(tmp_path: Path, kind: str) -> None
 
 
 def test_witten_bell_gives_probabilities() -> None:
-    sys.path.insert(0, str(ROOT / "tools" / "lm"))
+    sys.path.insert(0, str(ROOT / "recipes" / "lm"))
     try:
         import train
     finally:

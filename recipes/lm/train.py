@@ -2,7 +2,7 @@
 
     codeczoo export train.jsonl -o tokens/train --codec runs/encodec_small --format litdata
     codeczoo export val.jsonl -o tokens/val --codec runs/encodec_small --format litdata
-    python tools/lm/train.py tokens/train tokens/val -o runs/lm --minutes 15
+    python recipes/lm/train.py tokens/train tokens/val -o runs/lm --minutes 15
 
 Prints bits of an id, of a picture or of a second: if all codes of a codebook were as likely, by how often each occurs
 in the training data, by the id before, and by the model. OUT has the weights, curve.csv and curve.png.

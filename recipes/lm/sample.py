@@ -1,6 +1,6 @@
 """Writes new documents with a model of train.py, as an export.
 
-    python tools/lm/sample.py runs/lm tokens/val -o samples --n 8
+    python recipes/lm/sample.py runs/lm tokens/val -o samples --n 8
     codeczoo decode samples -o media        (or codeczoo inspect samples -o look)
 
 A new document has the layout of one that is there: its text and all ids that are no codes are given, and every code is
