@@ -1,6 +1,7 @@
 """FlexTok with random weights: what must hold whatever the weights."""
 
 import itertools
+import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from codeczoo.backbones.flextok import FlowDecoder
 from codeczoo.core.errors import ConfigError, InputError
 from codeczoo.core.types import Tokens
 from codeczoo.nn import adaln
-from codeczoo.nn.registers import Attend, CausalRegisters, Everyone, _causal_blocks
+from codeczoo.nn.registers import Attend, CausalRegisters, Everyone, _causal_blocks, _compiled_flex
 from codeczoo.quantizers.dropout import PowerDepth, RoundedDepth, UniformDepth
 
 CPU = torch.device("cpu")
@@ -219,6 +220,15 @@ def test_masks_kept_from_inference_will_do_in_training() -> None:
     with torch.inference_mode():
         made = _causal_blocks(9, 4, 13, CPU)
     assert made is _causal_blocks(9, 4, 13, CPU) and not made.kv_indices.is_inference()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler of C++")
+def test_flex_attention_compiled_gives_the_same() -> None:
+    q, k, v = torch.randn(3, 2, 2, 64 + 20, 16, generator=torch.Generator().manual_seed(0)).unbind()
+    with torch.no_grad():
+        for rule, asked in ((CausalRegisters(64, 20, CPU), q), (Everyone(84, 13, CPU), q[:, :, :64])):
+            compiled = rule.flex(_compiled_flex(), asked, k, v, 0.3)
+            torch.testing.assert_close(compiled, rule.dense(asked, k, v, 0.3), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
