@@ -115,7 +115,7 @@ def test_the_report_has_tables_of_all_of_it(place: Place, tmp_path: Path, capsys
     wish: list[Any] = ["report", place.root / "test.jsonl", "--codec", place.codec, "--against", "jpeg"]
     wish += ["--rates", "2,8,999", "--probe", "label", "--probe-train", place.root / "train.jsonl"]
     wish += ["-o", tmp_path / "out.html", "--lm"]
-    for path, message in (("other.json", "with other weights than line"), ("wrong.json", "no report of tools")):
+    for path, message in (("other.json", "with other weights than line"), ("wrong.json", "no report of recipes/lm")):
         assert run(*wish, tmp_path / path) == 2 and message in one_line(capsys)
     assert run(*wish, tmp_path / "lm.json", "--lm", f"line={tmp_path / 'other.json'}") == 0
     codec = json.loads((tmp_path / "out.json").read_text())["codecs"][0]
