@@ -15,20 +15,22 @@ HERE = Path(__file__).resolve().parent
 PATIENCE = 600  # seconds; the tests take 5 to 30, many times that on a busy machine
 
 
-def in_ranks(function: Callable[..., Any], worlds: Sequence[int], folder: Path, before: str = "") -> list[list[Any]]:
+def in_ranks(
+    function: Callable[..., Any], worlds: Sequence[int], folder: Path, before: Callable[[], Any] | None = None
+) -> list[list[Any]]:
     """What each rank of each world gives; the worlds run at the same time.
 
     Args:
         function: of a test module, called with (rank, world); what it returns is saved and loaded.
         worlds: numbers of ranks. One rank has no process group.
         folder: an empty one.
-        before: name of a function of the module, called before there is a process group; `function` gets what it
-            returns as its third argument.
+        before: of the same module, called before there is a process group; `function` gets what it returns as its
+            third argument.
     """
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent / "codecs")}
     module = Path(function.__code__.co_filename).stem
     ranks = [(world, rank) for world in worlds for rank in range(world)]
-    command = [sys.executable, __file__, module, function.__name__, before, str(folder)]
+    command = [sys.executable, __file__, module, function.__name__, before.__name__ if before else "", str(folder)]
     started = [subprocess.Popen([*command, str(rank), str(world)], env=env) for world, rank in ranks]
     try:
         assert [process.wait(PATIENCE) for process in started] == [0] * len(started)

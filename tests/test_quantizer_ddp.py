@@ -134,7 +134,7 @@ def as_rank(rank: int, ranks: int, made: dict[str, Net]) -> dict[str, dict[str, 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_p7_ranks_train_as_one_process(ranks: int, tmp_path: Path) -> None:
     one = everything(0, 1, ranks, early())
-    ((first, *others),) = in_ranks(as_rank, (ranks,), tmp_path, before="early")
+    ((first, *others),) = in_ranks(as_rank, (ranks,), tmp_path, before=early)
     problems = []
     for name, expected in one.items():
         for other in others:

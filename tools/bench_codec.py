@@ -51,8 +51,8 @@ def product_rate(device: str, dtype: torch.dtype, n: int = 2048) -> float:
 
 def measure(run: Callable[[], Any], device: str, dtype: torch.dtype, repeats: int, batch: int) -> dict[str, float]:
     """Images/s, the limit and the share of it."""
-    plain = torch.backends.mkldnn.flags(enabled=False), torch.autocast(device, enabled=False)  # bf16 would be emulated
-    with plain[0], plain[1], FlopCounterMode(display=False) as counter:  # which is blind to oneDNN's fused operations
+    unfused = torch.backends.mkldnn.flags(enabled=False)  # what is fused is not counted; without it bf16 is emulated:
+    with unfused, torch.autocast(device, enabled=False), FlopCounterMode(display=False) as counter:
         run()
     work = counter.get_total_flops() / 1e9
     before = product_rate(device, dtype)

@@ -15,6 +15,7 @@ from codeczoo.backbones.vit1d import Decoder1D, Encoder1D
 from codeczoo.core.base import Quantizer
 from codeczoo.image import titok
 from codeczoo.image.titok import CodebookHead, PixelHead, TiTok
+from codeczoo.quantizers.dropout import kept
 
 
 class OneDPiece(TiTok):
@@ -40,10 +41,10 @@ class OneDPiece(TiTok):
         if not self.training:
             return z, None
         n = z.shape[2]
-        kept = torch.randint(1, n + 1, ())
+        left = torch.randint(1, n + 1, ())
         if torch.compiler.is_compiling():
-            return z, (torch.arange(n, device=z.device) < kept.to(z.device)).expand(len(z), n)
-        return z[:, :, : int(kept)], None
+            return z, kept(left.to(z.device).expand(len(z)), n)
+        return z[:, :, : int(left)], None
 
 
 # --- the authors' checkpoints ---------------------------------------------------------------------------------------

@@ -284,16 +284,14 @@ class _WeightNorm(nn.Module):
         """Begins with g = |v|."""
         self.weight_g = nn.Parameter(start.flatten(1).norm(dim=1).view(-1, 1, 1))
         self.weight_v = nn.Parameter(start)
-        self._kept: tuple[object, Tensor] | None = None
+        self._kept = fast1d.Kept()
 
     def taps(self) -> Tensor:
         """The weight that is convolved with."""
+        g, v = self.weight_g, self.weight_v
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return torch._weight_norm(self.weight_v, self.weight_g, 0)
-        state = [fast1d.stamp(p) for p in (self.weight_g, self.weight_v)]
-        if self._kept is None or self._kept[0] != state:
-            self._kept = state, torch._weight_norm(self.weight_v, self.weight_g, 0)
-        return self._kept[1]
+            return torch._weight_norm(v, g, 0)
+        return self._kept.get(lambda: torch._weight_norm(v, g, 0), "norm", g, v)
 
 
 class WeightNormConv1d(_WeightNorm, Conv1d):

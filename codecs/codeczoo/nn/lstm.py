@@ -54,9 +54,9 @@ class LSTM(Layer):
         layers = zip(self.lstm.all_weights, self._kept, *(state or (zeros, zeros)), strict=True)
         for (w_x, w_h, b_x, b_h), kept, hidden, cell in layers:
             weight = kept.get(partial(_both, w_x, w_h, dtype), dtype, w_x, w_h)
-            outputs = []
+            bias, outputs = (b_x + b_h).to(dtype), []
             for step in x:
-                gates = torch.addmm((b_x + b_h).to(dtype), torch.cat([step, hidden], 1).to(dtype), weight)  # (B, 4 D)
+                gates = torch.addmm(bias, torch.cat([step, hidden], 1).to(dtype), weight)  # (B, 4 D)
                 take, forget, new, give = gates.chunk(4, 1)
                 cell = forget.sigmoid() * cell + take.sigmoid() * new.tanh()
                 hidden = give.sigmoid() * cell.tanh()
