@@ -10,24 +10,34 @@ from audio_cases import ALL, build, signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from codeczoo.backbones.seanet import ResBlock, Style, activation_named
 from codeczoo.nn import fast1d
-from codeczoo.nn.conv1d import Conv1d, ConvTranspose1d, Padding, WeightNormConv1d, WeightNormConvTranspose1d, pad
+from codeczoo.nn.conv1d import (
+    Conv1d,
+    ConvTranspose1d,
+    Padding,
+    PadMode,
+    WeightNormConv1d,
+    WeightNormConvTranspose1d,
+    pad,
+)
 from codeczoo.nn.lstm import LSTM, SHORT
 from codeczoo.nn.snake import Snake
-from codeczoo.nn.stream import Layer
+from codeczoo.nn.stream import Coder, Layer
 
 FAST = torch.backends.mkldnn.is_available()
 pytestmark = pytest.mark.skipif(not FAST, reason="torch without oneDNN has no fast paths")
 
 
 def check(layer: Layer, x: torch.Tensor) -> None:
-    """Without gradient as with it, from either layout, as convolutions and as products of few windows."""
-    plain = layer(x).detach()
-    for given_x, few in product((x, rows(x)), (0, fast1d.FEW)):
-        with torch.no_grad(), patch.object(fast1d, "FEW", few):
+    """Without gradient as with it, from either layout, convolved or as a product of few windows, short or large."""
+    plain, before = layer(x).detach(), x.clone()
+    for given_x, few, large in product((x, rows(x)), (0, fast1d.FEW), (1, fast1d.LARGE)):
+        with torch.no_grad(), patch.object(fast1d, "FEW", few), patch.object(fast1d, "LARGE", large):
             fast = layer(given_x)
             assert fast.shape == plain.shape
             torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-5)
+            assert torch.equal(given_x, before)
 
 
 def rows(x: torch.Tensor) -> torch.Tensor:
@@ -37,13 +47,14 @@ def rows(x: torch.Tensor) -> torch.Tensor:
 @settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from([Conv1d, WeightNormConv1d]), st.integers(1, 5), st.integers(1, 7), st.integers(1, 8),
-    st.integers(1, 5), st.integers(1, 3), st.booleans(), st.integers(1, 3), st.integers(1, 41),
+    st.integers(1, 5), st.integers(1, 3), st.booleans(), st.integers(1, 3), st.integers(1, 61),
+    st.sampled_from(["constant", "reflect", "replicate"]), st.integers(0, 9),
 )  # fmt: skip
 def test_convolutions(
     kind: type[Conv1d], inputs: int, outputs: int, kernel: int, stride: int, dilation: int, bias: bool, batch: int,
-    samples: int,
+    samples: int, mode: PadMode, right: int,
 ) -> None:  # fmt: skip
-    padding = Padding((kernel - 1) * dilation, 1, whole=True)
+    padding = Padding((kernel - 1) * dilation, right, mode, whole=True)
     check(kind(inputs, outputs, kernel, stride, dilation, padding=padding, bias=bias), signal(inputs, samples, batch))
 
 
@@ -70,6 +81,49 @@ def test_padding_of_rows(mode: str, left: int, right: int) -> None:
     x = signal(3, 8, 2)
     padded = pad(rows(x), left, right, mode)  # type: ignore[arg-type]
     torch.testing.assert_close(padded, pad(x, left, right, mode), rtol=0, atol=0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shortcut", ["identity", "conv"])
+def test_sums_are_added_in_the_last_convolution(shortcut: str) -> None:
+    layer = ResBlock(6, 3, 1, 2, shortcut, Style("none", True, "reflect"), activation_named("elu"))
+    x, added = signal(6, 33, 2), []
+    conv1d = fast1d.Packed.conv1d
+    with patch.object(fast1d.Packed, "conv1d", lambda *a, **k: added.append("plus" in k) or conv1d(*a, **k)):
+        check(layer, x)
+        assert sum(added) == 8
+        with torch.no_grad():
+            whole, state, before = layer(x), layer.begin(), x.clone()
+            pieces = [layer.step(piece, state) for piece in x.split([1, 0, 5, 27], 2)]
+    torch.testing.assert_close(torch.cat(pieces, 2), whole)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("most", [1 << 7, 1 << 9, 1 << 12])
+def test_long_signals_go_through_in_pieces(name: str, most: int) -> None:
+    codec = build(name)
+    x = signal(codec.spec.channels or 1, 999, 2)
+    with torch.no_grad():
+        tokens = codec.encode(x)
+        x_hat = codec.decode(tokens)
+        with patch.object(fast1d, "MOST", most), patch.object(fast1d, "LARGE", 1):
+            pieces = codec.encode(x)
+            torch.testing.assert_close(codec.decode(tokens), x_hat, rtol=1e-5, atol=1e-5)
+    assert torch.equal(pieces.codes, tokens.codes)
+
+
+@pytest.mark.parametrize("half", ["encoder", "decoder"])
+def test_pieces_are_as_long_as_memory_says(half: str) -> None:
+    """Two signals of 240000 samples of 32 channels are two pieces of 8 Mi numbers each."""
+    layer = build("encodec causal reflect").get_submodule(half)
+    assert isinstance(layer, Coder) and layer.widest
+    layer.widest, sizes, step = 32, [], type(layer).step
+    shape = (2, 1, 240_000) if half == "encoder" else (2, layer.dim, 240_000 // layer.hop)
+    counting = patch.object(type(layer), "step", lambda self, x, *a: sizes.append(x.shape[2]) or step(self, x, *a))
+    with counting, torch.no_grad():
+        layer(torch.zeros(shape))
+    assert len(sizes) == 2
+    assert sum(sizes) == shape[2]
 
 
 @pytest.mark.parametrize("samples", [1, 2, SHORT, SHORT + 1])

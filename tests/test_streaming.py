@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from codeczoo.audio.pieces import Windows, decode_pieces, encode_pieces
 from codeczoo.core.errors import InputError
+from codeczoo.nn import fast1d
 from codeczoo.nn.conv1d import Conv1d, ConvTranspose1d, Padding
 from codeczoo.nn.stream import Chain, Identity, Layer, Sum
 
@@ -45,7 +47,7 @@ LAYERS = st.builds(
 
 
 @settings(max_examples=80, deadline=None)
-@given(LAYERS, st.integers(1, 60), st.lists(st.integers(0, 9), min_size=1, max_size=4).filter(any))
+@given(LAYERS, st.integers(1, 120), st.lists(st.integers(0, 9), min_size=1, max_size=4).filter(any))
 def test_convolutions_in_pieces(layer: Conv1d, samples: int, sizes: list[int]) -> None:
     x = signal(2, samples, batch=2)
     if layer.length(samples) < 1:
@@ -54,6 +56,8 @@ def test_convolutions_in_pieces(layer: Conv1d, samples: int, sizes: list[int]) -
         whole = layer(x)
         assert whole.shape[2] == layer.length(samples)
         torch.testing.assert_close(stepped(layer, x, sizes), whole)
+        with patch.object(fast1d, "LARGE", 1):
+            torch.testing.assert_close(stepped(layer, x, [7 * size for size in sizes]), whole)
 
 
 @settings(max_examples=40, deadline=None)

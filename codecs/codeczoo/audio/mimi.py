@@ -36,6 +36,7 @@ class Encoder(Coder):
         down = Conv1d(seanet.dim, seanet.dim, 2 * stride, stride, padding=padding, bias=False)
         super().__init__([seanet, transformer, down])
         self.hop, self.dim, self.channels = seanet.hop * stride, seanet.dim, seanet.channels
+        self.widest = seanet.widest
 
 
 class Decoder(Coder):
@@ -46,6 +47,7 @@ class Decoder(Coder):
         up = ConvTranspose1d(dim, dim, 2 * stride, stride, right=stride, groups=dim, bias=False)
         super().__init__([up, transformer, seanet])
         self.hop, self.dim, self.channels = seanet.hop * stride, dim, seanet.channels
+        self.widest = seanet.widest
 
 
 class Mimi(WaveformCodec):

@@ -15,7 +15,6 @@ from codeczoo.audio.waveform import WaveformCodec
 from codeczoo.audio.windowed import WindowedCodec
 from codeczoo.core.errors import InputError
 from codeczoo.core.types import Tokens
-from codeczoo.nn.stream import Coder
 
 AT_ONCE = 10.0  # seconds of audio that are decoded at once
 
@@ -59,7 +58,7 @@ def encode_pieces(
     counted = _Counted(pieces)
     codes: list[Tensor] = []
     gains = None
-    if isinstance(codec, WindowedCodec) or runs(codec.encoder):
+    if isinstance(codec, WindowedCodec) or codec.encoder.streams:
         stream = codec.stream()
         codes = [stream.encode(piece, last, n_codebooks) for piece, last in _with_last(counted)]
         gains = getattr(stream, "gains", None)
@@ -109,7 +108,7 @@ def _decoded(codec: WaveformCodec, tokens: Tokens, windows: Windows | None) -> I
         for w in range(n):
             part = codes[:, :, w * codec.frames : (w + 1) * codec.frames]
             yield windowed.decode(part, tokens.gains[:, w : w + 1], w == n - 1)
-    elif runs(codec.decoder):
+    elif codec.decoder.streams:
         stream = codec.stream()
         step = max(1, round(AT_ONCE * codec.sample_rate / codec.hop))
         for a in range(0, total, step):
@@ -120,15 +119,6 @@ def _decoded(codec: WaveformCodec, tokens: Tokens, windows: Windows | None) -> I
             first = max(0, a - context)
             x_hat = codec.render(codec.quantizer.decode(codes[:, :, first : a + frames + context])).clamp(-1, 1)
             yield x_hat[:, :, (a - first) * codec.hop : (min(a + frames, total) - first) * codec.hop]
-
-
-def runs(half: Coder) -> bool:
-    """Whether it can run piece by piece."""
-    try:
-        half.check_streamable()
-    except InputError:
-        return False
-    return True
 
 
 def chosen(windows: Windows | None, codec: WaveformCodec, half: str) -> Windows:

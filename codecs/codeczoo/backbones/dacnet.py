@@ -79,12 +79,13 @@ class Encoder(Coder):
     def __init__(self, channels: int, dim: int, width: int, ratios: Sequence[int], norm: str = "weight_norm") -> None:
         style = Style(norm)
         layers: list[Layer] = [style.conv(channels, width, 7)]
+        widest = width
         for ratio in ratios:
             units = [style.residual(width, dilation) for dilation in DILATIONS]
             layers.append(Chain([*units, Snake(width), style.strided(width, 2 * width, ratio)]))
             width *= 2
         super().__init__([*layers, Snake(width), style.conv(width, dim, 3)])
-        self.hop, self.dim, self.channels = prod(ratios), dim, channels
+        self.hop, self.dim, self.channels, self.widest = prod(ratios), dim, channels, widest
 
 
 class Decoder(Coder):
@@ -108,4 +109,4 @@ class Decoder(Coder):
             width //= 2
             layers.append(Chain([*up, *(style.residual(width, dilation) for dilation in DILATIONS)]))
         super().__init__([*layers, Snake(width), style.conv(width, channels, 7), Tanh()])
-        self.hop, self.dim, self.channels = prod(ratios), dim, channels
+        self.hop, self.dim, self.channels, self.widest = prod(ratios), dim, channels, width

@@ -121,6 +121,7 @@ class Encoder(Coder):
     ) -> None:
         style, act = Style(norm, causal, pad), activation_named(activation)
         layers = [style.conv(channels, width, 7)]
+        widest = width
         for ratio in reversed(ratios):
             layers += [ResBlock(width, 3, dilation_base**i, 2, shortcut, style, act) for i in range(blocks)]
             layers += [act(width), style.conv(width, 2 * width, 2 * ratio, ratio)]
@@ -130,7 +131,7 @@ class Encoder(Coder):
             width *= 1 + bidirectional
         layers += [act(width), style.conv(width, dim, last_kernel)]
         super().__init__(layers)
-        self.hop, self.dim, self.channels = prod(ratios), dim, channels
+        self.hop, self.dim, self.channels, self.widest = prod(ratios), dim, channels, widest
 
 
 class Decoder(Coder):
@@ -152,4 +153,4 @@ class Decoder(Coder):
             layers += [ResBlock(width, 3, dilation_base**i, 2, shortcut, style, act) for i in range(blocks)]
         layers += [act(width), style.conv(width, channels, last_kernel)]
         super().__init__(layers)
-        self.hop, self.dim, self.channels = prod(ratios), dim, channels
+        self.hop, self.dim, self.channels, self.widest = prod(ratios), dim, channels, width

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from codeczoo.audio.pieces import Windows, decode_pieces, encode_pieces, runs
+from codeczoo.audio.pieces import Windows, decode_pieces, encode_pieces
 from codeczoo.audio.waveform import WaveformCodec
 from codeczoo.audio.windowed import WindowedCodec
 from codeczoo.core.errors import InputError
@@ -43,7 +43,7 @@ class Recordings(Media):
             raise InputError(f"{type(runner.codec).__name__} is no codec of waveforms")
         self.codec = runner.codec
         halves = (self.codec.encoder, self.codec.decoder)
-        self.encodes, self.decodes = (isinstance(self.codec, WindowedCodec) or runs(half) for half in halves)
+        self.encodes, self.decodes = (isinstance(self.codec, WindowedCodec) or half.streams for half in halves)
         if self.encodes and self.decodes:
             refuse("window", options.window, "this codec takes recordings of any length without")
         self.windows = None if options.window is None else Windows(options.window)

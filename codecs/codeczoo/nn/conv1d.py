@@ -64,6 +64,7 @@ class Conv1d(Layer):
         self.outputs, self.kernel, self.stride = outputs, kernel, stride
         self.dilation, self.groups, self.padding = dilation, groups, padding or Padding()
         self.reach = (kernel - 1) * dilation + 1  # steps from the first to the last tap
+        self.pointwise = kernel == stride == 1 and not self.padding.left and not self.padding.right
         self.make_weight(nn.init.kaiming_uniform_(torch.empty(outputs, inputs // groups, kernel), a=5**0.5))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         self._packed = fast1d.Packed()
@@ -104,19 +105,47 @@ class Conv1d(Layer):
         if lengths is not None:
             return self.convolve(self._pad_each(x, lengths))
         left, right, mode = self.padding.left, self._right(x.shape[2]), self.padding.mode
-        if mode == "constant" and self.stride == 1 and self.groups == 1 and fast1d.applies(x):  # without a copy of x
-            side = max(left, right)
-            y = self._packed.conv1d(x, self.taps(), self.bias, 1, self.dilation, side)
-            return y[:, :, side - left : y.shape[2] - side + right]
+        if mode == "constant" and right >= 0 and self.fast(x):  # without a copy of x
+            return self._packed.conv1d(x, self.taps(), self.bias, self.stride, self.dilation, (left, right))
+        if right >= 0 and self._uncopied(x):
+            return self._between(_edge(x, left, mode), x, _edge(x[:, :, -right - 1 :].flip(2), right, mode).flip(2))
         return self.convolve(pad(x, left, right, mode))
+
+    def onto(self, total: Tensor, x: Tensor, lengths: Tensor | None = None, keep: bool = False) -> Tensor:
+        """See Layer."""
+        if self.pointwise and self.fast(x):
+            return self._packed.conv1d(x, self.taps(), self.bias, plus=total.clone() if keep else total)
+        return super().onto(total, x, lengths, keep)
 
     def convolve(self, x: Tensor) -> Tensor:
         """x (B, C, T) to (B, C', T'), without padding."""
-        if self.groups == 1 and fast1d.applies(x):
+        if self.fast(x):
             return self._packed.conv1d(x, self.taps(), self.bias, self.stride, self.dilation)
         if fold1d.applies(x, self.kernel, self.stride, self.dilation, self.groups):
             return fold1d.conv1d(x, self.taps(), self.bias, self.stride)
         return F.conv1d(x, self.taps(), self.bias, self.stride, 0, self.dilation, self.groups)
+
+    def fast(self, x: Tensor) -> bool:
+        """Whether kept weights are convolved with: see fast1d."""
+        return self.groups == 1 and fast1d.applies(x)
+
+    def _uncopied(self, x: Tensor) -> bool:
+        """Whether `_between` is worth it."""
+        return x.numel() >= fast1d.LARGE and x.shape[2] >= 2 * self.reach and self.fast(x)
+
+    def _between(self, left: Tensor, x: Tensor, right: Tensor) -> Tensor:
+        """left, x and right (B, C, *) joined to (B, C', T'), without padding, and without a copy of x.
+
+        First with zeros in place of left and right, then the windows that see them again.
+        """
+        h, a, n = left.shape[2], right.shape[2], x.shape[2]
+        y = self._packed.conv1d(x, self.taps(), self.bias, self.stride, self.dilation, (h, a))
+        begin, end = -(-h // self.stride), max(0, (h + n - self.reach) // self.stride + 1)  # windows that see x alone
+        if begin:
+            y[:, :, :begin] = self.convolve(fast1d.join([left, x[:, :, : (begin - 1) * self.stride + self.reach - h]]))
+        if end < y.shape[2]:
+            y[:, :, end:] = self.convolve(fast1d.join([x[:, :, end * self.stride - h :], right]))
+        return y
 
     def _pad_each(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Every signal padded at its own end: (B, C, T) to (B, C, left + T + enough)."""
@@ -145,6 +174,8 @@ class Conv1d(Layer):
 
     def step(self, x: Tensor, state: "Window", last: bool = False) -> Tensor:
         """See Layer."""
+        if not last and state.behind and state.held is not None and self._uncopied(x):
+            return self._continue(x, state, state.held)
         held = x if state.held is None else fast1d.join([state.held, x])
         state.steps += x.shape[2]
         if not state.started:
@@ -159,10 +190,24 @@ class Conv1d(Layer):
         windows = max(0, (held.shape[2] - state.used - self.reach) // self.stride + 1)
         fresh = held[:, :, state.used :]
         y = self.convolve(fresh) if windows else x.new_zeros(x.shape[0], self.outputs, 0)
-        state.used += windows * self.stride
-        spare = max(0, min(state.used, held.shape[2]) - self._mirrored)
-        state.held, state.used = held[:, :, spare:].clone(), state.used - spare  # a view would keep all of the piece
+        spare = self._use(windows, held.shape[2], state)
+        state.held = held[:, :, spare:].clone()  # a view would keep all of the piece
         return y
+
+    def _continue(self, x: Tensor, state: "Window", held: Tensor) -> Tensor:
+        """A large piece, neither the first nor the last, without a copy of it."""
+        state.steps += x.shape[2]
+        y = self._between(held[:, :, state.used :], x, x[:, :, :0])
+        spare = self._use(y.shape[2], held.shape[2] + x.shape[2], state) - held.shape[2]
+        state.held = x[:, :, spare:].clone() if spare >= 0 else fast1d.join([held[:, :, spare:], x])
+        return y
+
+    def _use(self, windows: int, steps: int, state: "Window") -> int:
+        """Of so many steps that are there, how many are needed no more once so many windows are out."""
+        state.used += windows * self.stride
+        spare = max(0, min(state.used, steps) - self._mirrored)
+        state.used -= spare
+        return spare
 
     @property
     def _mirrored(self) -> int:
@@ -185,6 +230,11 @@ class Window:
     used: int = 0
     steps: int = 0
     started: bool = False
+
+    @property
+    def behind(self) -> bool:
+        """Whether the next window begins at one of the steps that are held, or just behind them."""
+        return self.started and self.held is not None and self.used <= self.held.shape[2]
 
 
 class ConvTranspose1d(Layer):
@@ -336,6 +386,7 @@ class NormedConv1d(Conv1d):
         """See Conv1d."""
         super().make_weight(start)
         self.norm = OverTime(self.outputs)
+        self.pointwise = False
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """See Layer."""

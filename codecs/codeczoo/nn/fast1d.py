@@ -9,10 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from codeczoo.nn import fold1d
 
 PIECE = 1 << 16  # numbers that a thread works on at once
+LARGE = 1 << 18  # numbers of a signal whose copy takes more time than a second convolution of its ends
+MOST = 1 << 23  # numbers of a signal: malloc gives 32 MB and more back at once, and new pages take a third of the time
 FEW, SMALL = 512, 1 << 17  # windows, and numbers of a weight, up to which a plain product takes less time
 
 
@@ -51,14 +54,25 @@ class Packed:
         self._packed, self._taps = Kept(), Kept()
 
     def conv1d(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, dilation: int = 1, pad: int = 0
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, dilation: int = 1,
+        pad: tuple[int, int] = (0, 0), plus: Tensor | None = None,
     ) -> Tensor:
-        """As torch's, x (B, C, T) to rows (B, C', T'), in autocast's precision; weight (C', C, kernel)."""
-        windows = (x.shape[2] - weight.shape[2]) // stride + 1
-        plain = dilation == 1 and not pad and precision(x) == torch.float32
+        """As torch's, in autocast's precision, x (B, C, T) to rows (B, C', T').
+
+        Args:
+            x: the signals.
+            weight: (C', C, kernel).
+            bias, stride, dilation: as torch's.
+            pad: zeros before and behind x.
+            plus: what to add, (B, C', T'); the result may take its place.
+        """
+        windows = (sum(pad) + x.shape[2] - (weight.shape[2] - 1) * dilation - 1) // stride + 1
+        plain = dilation == 1 and not any(pad) and plus is None and precision(x) == torch.float32
         if plain and weight.numel() <= SMALL and 0 < windows * len(x) <= FEW:
             return self._multiply(x, weight, bias, stride, windows)
-        return self._convolve(x, weight, 0, bias, pad, stride, dilation)
+        more = -(-max(0, pad[1] - pad[0]) // stride)  # windows too many in front: oneDNN pads both ends alike
+        y = self._convolve(x, weight, 0, bias, pad[0] + more * stride, stride, dilation, plus)
+        return y[:, :, more : more + windows]
 
     def conv_transpose1d(self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
         """As torch's, x (B, C, T) to rows (B, C', (T - 1) * stride + kernel); weight (C, C', kernel).
@@ -79,14 +93,17 @@ class Packed:
         return y.view(len(x), windows, -1).transpose(1, 2)
 
     def _convolve(
-        self, x: Tensor, weight: Tensor, spread: int, bias: Tensor | None, pad: int, stride: int = 1, dilation: int = 1
+        self, x: Tensor, weight: Tensor, spread: int, bias: Tensor | None, pad: int, stride: int = 1, dilation: int = 1,
+        plus: Tensor | None = None,
     ) -> Tensor:
         dtype = precision(x)
-        rows = x.to(dtype).transpose(1, 2).contiguous()  # (B, T, C)
         folded = stride if fold1d.applies(x, weight.shape[2], stride, dilation) else 1
+        if pad % folded:
+            x, pad = F.pad(x, (pad, pad)), 0
+        rows = x.to(dtype).transpose(1, 2).contiguous()  # (B, T, C)
         rows = rows[:, : rows.shape[1] // folded * folded].reshape(len(x), -1, folded * x.shape[1])
-        image = rows[:, None].permute(0, 3, 1, 2)  # (B, C, 1, T)
-        where = [0, pad], [1, stride // folded], [1, dilation], 1
+        image = _image(rows)
+        where = [0, pad // folded], [1, stride // folded], [1, dilation], 1
 
         def pack() -> Tensor:
             taps = fold1d.spread(weight, spread) if spread else fold1d.fold(weight, folded)
@@ -95,7 +112,16 @@ class Packed:
 
         packed = self._packed.get(pack, dtype, weight)
         bias = None if bias is None else bias.to(dtype)
-        return torch.ops.mkldnn._convolution_pointwise(image, packed, bias, *where, "none", [], "").squeeze(2)
+        if plus is None:
+            return torch.ops.mkldnn._convolution_pointwise(image, packed, bias, *where, "none", [], "").squeeze(2)
+        total = _image(plus.to(dtype).transpose(1, 2).contiguous())
+        add = torch.ops.mkldnn._convolution_pointwise_.binary
+        return add(total, image, packed, bias, *where, "add", 1.0, None, [], None).squeeze(2)
+
+
+def _image(rows: Tensor) -> Tensor:
+    """Rows (B, T, C) as pictures (B, C, 1, T)."""
+    return rows[:, None].permute(0, 3, 1, 2)
 
 
 def precision(x: Tensor) -> torch.dtype:

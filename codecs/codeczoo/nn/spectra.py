@@ -36,6 +36,10 @@ class Spectra(Conv1d):
     def make_weight(self, start: Tensor) -> None:
         """Nothing is learned."""
 
+    def fast(self, x: Tensor) -> bool:
+        """See Conv1d: it has no weights."""
+        return False
+
     def convolve(self, x: Tensor) -> Tensor:
         """See Conv1d."""
         n = self.kernel

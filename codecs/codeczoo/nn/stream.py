@@ -25,9 +25,11 @@ class Layer(nn.Module):
 
     Attributes:
         stateless: why it cannot run piece by piece, for messages; empty where it can.
+        pointwise: whether every step that comes out depends on the same step that goes in alone.
     """
 
     stateless: str = ""
+    pointwise: bool = False
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """x (B, C, T) to (B, C', T').
@@ -38,6 +40,10 @@ class Layer(nn.Module):
                 None: all of them.
         """
         raise NotImplementedError
+
+    def onto(self, total: Tensor, x: Tensor, lengths: Tensor | None = None, keep: bool = False) -> Tensor:
+        """total + forward(x, lengths). Some layers add at once, in the memory of total unless it is to be kept."""
+        return total + self(x, lengths)
 
     def length(self, n: Length) -> Length:
         """Steps that come out of n steps."""
@@ -57,9 +63,17 @@ class Layer(nn.Module):
 
     def check_streamable(self) -> None:
         """Raises InputError where a part cannot run piece by piece."""
-        for part in self.modules():
-            if isinstance(part, Layer) and part.stateless:
-                raise InputError(f"{type(self).__name__} cannot run piece by piece: {part.stateless}")
+        if self._hindrance:
+            raise InputError(f"{type(self).__name__} cannot run piece by piece: {self._hindrance}")
+
+    @property
+    def streams(self) -> bool:
+        """Whether all parts can run piece by piece."""
+        return not self._hindrance
+
+    @property
+    def _hindrance(self) -> str:
+        return next((part.stateless for part in self.modules() if isinstance(part, Layer) and part.stateless), "")
 
 
 class Identity(Layer):
@@ -117,13 +131,24 @@ class Chain(nn.Sequential, Layer):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """See Layer."""
-        for layer in self.layers:
+        return self._through(self.layers, x, lengths)[0]
+
+    def onto(self, total: Tensor, x: Tensor, lengths: Tensor | None = None, keep: bool = False) -> Tensor:
+        """See Layer."""
+        if self.checkpointing and torch.is_grad_enabled():
+            return super().onto(total, x, lengths)
+        *front, tail = self.layers
+        return tail.onto(total, *self._through(front, x, lengths), keep)
+
+    def _through(self, layers: Sequence[Layer], x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What comes out of these layers, and its lengths."""
+        for layer in layers:
             if self.checkpointing and torch.is_grad_enabled() and not isinstance(layer, Chain):
                 x = checkpoint(layer, x, lengths, use_reentrant=False)
             else:
                 x = layer(x, lengths)
             lengths = None if lengths is None else layer.length(lengths)
-        return x
+        return x, lengths
 
     def length(self, n: Length) -> Length:
         """See Layer."""
@@ -143,9 +168,14 @@ class Chain(nn.Sequential, Layer):
 
     def step(self, x: Tensor, state: list[Any], last: bool = False) -> Tensor:
         """See Layer."""
-        for layer, own in zip(self.layers, state, strict=True):
-            x = layer.step(x, own, last)
-        return x
+        return steps(self.layers, x, state, last)
+
+
+def steps(layers: Sequence[Layer], x: Tensor, states: Sequence[Any], last: bool) -> Tensor:
+    """The next piece x (B, C, t) through layers one after the other, each with its state."""
+    for layer, own in zip(layers, states, strict=True):
+        x = layer.step(x, own, last)
+    return x
 
 
 class Coder(Chain):
@@ -155,11 +185,22 @@ class Coder(Chain):
         hop: samples a latent.
         dim: D, channels of the latents.
         channels: C, of the waveform.
+        widest: channels of the largest signal, where it has as many steps as the waveform; 0: none that long.
     """
 
     hop: int
     dim: int
     channels: int
+    widest: int = 0
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """See Layer. Where no gradient is wanted on a CPU, long signals go through in pieces: see fast1d.MOST."""
+        samples = len(x) * max(x.shape[2], self.length(x.shape[2]))
+        n = -(-samples * self.widest // fast1d.MOST)  # pieces
+        if n <= 1 or lengths is not None or not fast1d.applies(x) or not self.streams:
+            return super().forward(x, lengths)
+        state, pieces = self.begin(), x.split(-(-x.shape[2] // n), 2)
+        return fast1d.join([self.step(piece, state, piece is pieces[-1]) for piece in pieces])
 
 
 class VideoCoder(Chain):
@@ -192,7 +233,13 @@ class Sum(Layer):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """See Layer."""
-        return reduce(torch.add, [branch(x, lengths) for branch in self.layers])
+        first, *others = self.layers
+        return reduce(lambda total, branch: branch.onto(total, x, lengths, self._keep), others, first(x, lengths))
+
+    @property
+    def _keep(self) -> bool:
+        """Whether what the first branch gives is not its own."""
+        return isinstance(self.layers[0], Identity)
 
     def needs(self, n: int) -> int:
         """See Layer."""
@@ -203,11 +250,22 @@ class Sum(Layer):
         return [Waiting(branch.begin()) for branch in self.layers]
 
     def step(self, x: Tensor, state: list["Waiting"], last: bool = False) -> Tensor:
-        """See Layer."""
-        for branch, own in zip(self.layers, state, strict=True):
+        """See Layer. What waits in the last branch has its last layer still before it, where that is pointwise."""
+        *others, main = self.layers
+        layers = main.layers if isinstance(main, Chain) else [main]
+        tail = layers[-1] if isinstance(main, Chain) and layers[-1].pointwise else None
+        for branch, own in zip(others, state[:-1], strict=True):
             own.add(branch.step(x, own.state, last))
+        if tail is None:
+            state[-1].add(main.step(x, state[-1].state, last))
+        else:
+            state[-1].add(steps(layers[:-1], x, state[-1].state[:-1], last))
         ready = min(own.steps for own in state)
-        return reduce(torch.add, [own.take(ready) for own in state])
+        *totals, rest = [own.take(ready) for own in state]
+        total = reduce(torch.add, totals)
+        if tail is None:
+            return total + rest
+        return tail.onto(total, rest, keep=self._keep) if ready else total
 
 
 class Waiting:
