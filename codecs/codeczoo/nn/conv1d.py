@@ -130,8 +130,9 @@ class Conv1d(Layer):
         return self.groups == 1 and fast1d.applies(x)
 
     def _uncopied(self, x: Tensor) -> bool:
-        """Whether `_between` is worth it."""
-        return x.numel() >= fast1d.LARGE and x.shape[2] >= 2 * self.reach and self.fast(x)
+        """Whether `_between` is worth it, and x so long that no window sees both its ends."""
+        ends = 2 * (self.reach + self.stride) + max(self.padding.left, self.padding.right)
+        return x.numel() >= fast1d.LARGE and x.shape[2] > ends and self.fast(x)
 
     def _between(self, left: Tensor, x: Tensor, right: Tensor) -> Tensor:
         """left, x and right (B, C, *) joined to (B, C', T'), without padding, and without a copy of x.
@@ -142,9 +143,11 @@ class Conv1d(Layer):
         y = self._packed.conv1d(x, self.taps(), self.bias, self.stride, self.dilation, (h, a))
         begin, end = -(-h // self.stride), max(0, (h + n - self.reach) // self.stride + 1)  # windows that see x alone
         if begin:
-            y[:, :, :begin] = self.convolve(fast1d.join([left, x[:, :, : (begin - 1) * self.stride + self.reach - h]]))
+            seen = max(0, (begin - 1) * self.stride + self.reach - h)
+            y[:, :, :begin] = self.convolve(fast1d.join([left, x[:, :, :seen]]))
         if end < y.shape[2]:
-            y[:, :, end:] = self.convolve(fast1d.join([x[:, :, end * self.stride - h :], right]))
+            first = end * self.stride - h  # behind x where strides are longer than kernels
+            y[:, :, end:] = self.convolve(fast1d.join([x[:, :, first:], right[:, :, max(0, first - n) :]]))
         return y
 
     def _pad_each(self, x: Tensor, lengths: Tensor) -> Tensor:

@@ -194,13 +194,22 @@ class Coder(Chain):
     widest: int = 0
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """See Layer. Where no gradient is wanted on a CPU, long signals go through in pieces: see fast1d.MOST."""
+        """See Layer. Long signals go through in pieces, as in `step`."""
+        if lengths is None and len(self._pieces(x)) > 1 and self.streams:
+            return self.step(x, self.begin(), last=True)
+        return super().forward(x, lengths)
+
+    def step(self, x: Tensor, state: list[Any], last: bool = False) -> Tensor:
+        """See Layer. Where no gradient is wanted on a CPU, in pieces no larger than fast1d.MOST."""
+        *pieces, end = self._pieces(x)
+        parts = [super(Coder, self).step(piece, state) for piece in pieces]
+        y = super().step(end, state, last)
+        return fast1d.join([*parts, y]) if parts else y
+
+    def _pieces(self, x: Tensor) -> Sequence[Tensor]:
         samples = len(x) * max(x.shape[2], self.length(x.shape[2]))
-        n = -(-samples * self.widest // fast1d.MOST)  # pieces
-        if n <= 1 or lengths is not None or not fast1d.applies(x) or not self.streams:
-            return super().forward(x, lengths)
-        state, pieces = self.begin(), x.split(-(-x.shape[2] // n), 2)
-        return fast1d.join([self.step(piece, state, piece is pieces[-1]) for piece in pieces])
+        n = -(-samples * self.widest // fast1d.MOST)
+        return x.split(-(-x.shape[2] // n), 2) if n > 1 and fast1d.applies(x) else [x]
 
 
 class VideoCoder(Chain):
