@@ -1,5 +1,6 @@
 """Training: what is stepped when, what is frozen and averaged, and that a resumed run is the uninterrupted one."""
 
+import copy
 import signal
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from codeczoo.engine.compose import compose
 from codeczoo.engine.contest import AdaptiveWeight, Contest, FixedWeight, Weight
 from codeczoo.engine.ema import EMA
 from codeczoo.engine.objective import Objective
-from codeczoo.engine.optimizer import adamw
+from codeczoo.engine.optimizer import adamw, muon, orthogonal
 from codeczoo.engine.recorder import read_curve
 from codeczoo.engine.run import Outcome, build_task, find_checkpoint, train
 from codeczoo.engine.task import CodecTask
@@ -394,6 +395,51 @@ def test_weight_decay_spares_what_it_should() -> None:
     assert {"encoder.project.weight", "encoder.transformer.blocks.0.fc1.weight", "head.conv_out.weight"} <= decayed
     assert not any(name.endswith("bias") or "embedding" in name or "codebook" in name for name in decayed)
     assert decayed | spared == {name for name, _ in codec.named_parameters()}
+
+
+def test_muon_makes_matrices_orthogonal_and_leaves_the_rest_to_adamw() -> None:
+    torch.manual_seed(0)
+    for shape in ((24, 8), (8, 24)):
+        values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+        assert values.min() > 0.6 and values.max() < 1.3
+    net = nn.ModuleDict({"transformer": nn.Linear(8, 24), "head": nn.Linear(8, 24)})
+    twin = copy.deepcopy(net)
+    both = muon(net.named_parameters(), 1e-2, matrix_lr=0.1, betas=(0.9, 0.95))
+    assert [group["param_names"] for group in both.param_groups] == [
+        ["transformer.bias", "head.weight", "head.bias"], ["transformer.weight"],
+    ]  # fmt: skip
+    plain = torch.optim.AdamW(twin.parameters(), 1e-2, betas=(0.9, 0.95), weight_decay=0.0)
+    for _ in range(3):
+        matrix = net["transformer"].weight.detach().clone()
+        for p, q in zip(net.parameters(), twin.parameters(), strict=True):
+            p.grad, q.grad = (torch.randn(p.shape) for _ in range(2))
+            p.grad.copy_(q.grad)
+        both.step()
+        plain.step()
+        moved = torch.linalg.svdvals(net["transformer"].weight - matrix) / (0.1 * 3**0.5)  # 3: rows a column
+        assert moved.min() > 0.6 and moved.max() < 1.3
+    for (name, p), q in zip(net.named_parameters(), twin.parameters(), strict=True):
+        assert torch.equal(p, q) == (name != "transformer.weight")
+
+
+def test_muon_goes_on_where_it_was() -> None:
+    net = nn.ModuleDict({"transformer": nn.Linear(4, 4)})
+
+    def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        model["transformer"](torch.ones(2, 4)).square().sum().backward()  # type: ignore[index]
+        optimizer.step()
+        optimizer.zero_grad()
+
+    first = muon(net.named_parameters(), 1e-2)
+    step(net, first)
+    twin = copy.deepcopy(net)
+    second = muon(twin.named_parameters(), 1e-2)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for _ in range(2):
+        step(net, first)
+        step(twin, second)
+    for p, q in zip(net.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(p, q)
 
 
 def test_objective_wants_one_weight_for_every_loss() -> None:

@@ -10,6 +10,7 @@ from torch._dynamo.testing import CompileCounter
 
 import codeczoo
 from codeczoo import zoo
+from codeczoo.backbones.vit1d import Encoder1D
 from codeczoo.core.errors import ConfigError, InputError, WeightsError
 from codeczoo.core.types import Tokens
 
@@ -278,3 +279,22 @@ def test_scrambled_reshape_is_off_by_default_and_mixes_latents() -> None:
         codec.encoder.transformer.forward = lambda *args, **kwargs: last
         z = codec.encoder(torch.rand(1, 3, 32, 32)) - codec.encoder.project.bias[:, None]
         assert int(z.abs().sum(1).gt(1e-7).sum()) == positions
+
+
+@pytest.mark.parametrize("n_tokens", [1, 4, 21, 90])
+def test_grid_places_begin_where_they_look(n_tokens: int) -> None:
+    """Latents are cells of a quadtree, coarse to fine, and attention prefers what is in the same place."""
+    torch.manual_seed(0)
+    encoder = Encoder1D(64, 8, 64, 1, 1, n_tokens, 4, init_std=64**-0.5, places="grid")
+    patches, latents = encoder.positional_embedding[1:].detach(), encoder.latent_positional_embedding.detach()
+    torch.testing.assert_close(latents[0], patches.mean(0))
+    torch.testing.assert_close(latents[1:5].mean(0), patches.mean(0)) if n_tokens >= 5 else None
+    if n_tokens >= 85:
+        assert (torch.cdist(latents[21:85], patches).min(1).values < 1e-4).all()  # each is the place of one patch
+    attention = encoder.transformer.blocks[0].attention
+    x = torch.nn.functional.layer_norm(patches, (64,))
+    q, k, _ = attention.qkv(x).chunk(3, -1)
+    found = (q @ k.T).argmax(1)
+    assert (found == torch.arange(64)).float().mean() > 0.5  # by chance 1 / 64
+    with pytest.raises(ConfigError, match="places: no 'gird'; did you mean grid"):
+        Encoder1D(64, 8, 64, 1, 1, 4, 4, places="gird")

@@ -70,6 +70,14 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm_out = nn.LayerNorm(width)
 
+    @torch.no_grad()
+    def look_at_the_alike(self) -> None:
+        """Makes queries begin as keys, so that positions attend to those that are like them (arXiv 2305.09828)."""
+        for part in self.modules():
+            if isinstance(part, Attention):
+                q, k, _ = part.qkv.weight.chunk(3)
+                q.copy_(k)
+
     def forward(self, x: Tensor, attend: Tensor | None = None, keep: slice = slice(None)) -> Tensor:
         """x (B, L, width) to (B, len(keep), width): the positions `keep` of the normed last layer."""
         x = self.norm_in(x)
