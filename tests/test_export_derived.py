@@ -158,8 +158,8 @@ def test_another_pattern_has_the_same_tokens(place: Place, tmp_path: Path) -> No
     for number, (pattern, *options) in enumerate(
         [
             ("layer-major",),
-            ("delay", "--codebooks", 3),
-            ("delay", "--delays", "0,1,1,1"),
+            ("delay",),
+            ("delay", "--delays", "0,1,1"),
             ("parallel", "--offsets", "own"),
             ("flat", "--offsets", "shared", "--codebooks", 3),
             ("coarse-first", "--vocab-offset", 70000),
@@ -475,3 +475,19 @@ def test_flat_is_unchanged_by_what_is_new(place: Place) -> None:
     assert isinstance(old, Flat) and old.to_dict() == store.pattern.to_dict()
     with pytest.raises(CodeczooError):
         codeczoo.build(tree | {"spec": store.spec, "offsets": "both"})
+
+
+def test_another_pattern_has_the_codebooks_that_are_there(place: Place, tmp_path: Path) -> None:
+    """An export of the first two codebooks, encoded so or shortened later, has no empty rows."""
+    given = ("--format", "parquet")
+    assert run("export", place.sounds, "-o", tmp_path / "two", *given, "--codec", place.audio, "--codebooks", 2) == 0
+    assert run("export", place.sounds, "-o", tmp_path / "all", *given, "--codec", place.audio) == 0
+    assert run("export", "--from", tmp_path / "all", "-o", tmp_path / "short", *given, "--codebooks", 2) == 0
+    for name in ("two", "short"):
+        out = tmp_path / f"{name}_delay"
+        assert run("export", "--from", tmp_path / name, "-o", out, *given, "--pattern", "delay") == 0
+        reader = export.read(out)
+        assert reader.header["rows"] == 2
+        assert torch.equal(reader.tokens(0).codes, export.read(tmp_path / name).tokens(0).codes)
+    assert run("export", "--from", tmp_path / "all", "-o", tmp_path / "wide", *given, "--pattern", "delay") == 0
+    assert export.read(tmp_path / "wide").header["rows"] == 4

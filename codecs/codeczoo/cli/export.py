@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     }
     plan = begun(folder).check(options) if rank.number else plan_of(args, folder, media, options)
     watched(engine_of(args, plan, runner, rank).run(), plan, report)
-    header = dataset.header_of(runner, pattern, "parquet")
+    header = dataset.header_of(runner, pattern, "parquet") | {"prefix": asdict(prefix)}
     header = store.finish(plan, header if place.about is None else header | {"vocabulary": place.about})
     if rank.number:
         return 0

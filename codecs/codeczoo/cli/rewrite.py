@@ -59,11 +59,21 @@ def pattern_of(args: argparse.Namespace, reader: "Reader", place: ids.Place) -> 
 
     if args.pattern is not None:
         stays = {} if "vocab_offset" in place.given else {"vocab_offset": reader.pattern.vocabulary.offset}
-        return ids.pattern_of(args, reader.spec, ids.Place(stays | place.given), Prefix(codebooks=args.codebooks))
+        prefix = Prefix(codebooks=args.codebooks or codebooks_of(reader))
+        return ids.pattern_of(args, reader.spec, ids.Place(stays | place.given), prefix)
     if args.delays is not None:
         raise InputError("--delays belongs to a --pattern")
     shared = {"codebooks": args.codebooks} if place.given.get("offsets") == "shared" and args.codebooks else {}
     return build(reader.header["pattern"] | {"spec": reader.spec} | place.given | shared) if place.given else None
+
+
+def codebooks_of(reader: "Reader") -> int | None:
+    """How many codebooks the documents of an export have at most, as far as its header says; None: all of the codec."""
+    vary = reader.header.get("vary") or {}
+    if vary.get("kind") == "codebooks" and vary["field"] is None:
+        return int(vary["high"])
+    kept: int | None = reader.header.get("prefix", {}).get("codebooks")
+    return kept
 
 
 def vary_of(args: argparse.Namespace, reader: "Reader") -> "Vary | None":
