@@ -39,8 +39,8 @@ PATIENCE = 600.0  # seconds that a worker waits for the others
 
 
 def weights_of(name: str, folder: Path) -> Path:
-    """A weights file: the one that is named, or of a recipe's codec with random weights."""
-    if Path(name).exists():
+    """A weights file: the one that is named (a shipped one too), or of a recipe's codec with random weights."""
+    if Path(name).exists() or name in zoo.shipped():
         return zoo.find(name)
     torch.manual_seed(0)
     zoo.save(folder / "codec.safetensors", codeczoo.build(compose(name)["codec"]))
