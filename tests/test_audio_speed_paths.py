@@ -98,6 +98,18 @@ def test_sums_are_added_in_the_last_convolution(shortcut: str) -> None:
     assert torch.equal(x, before)
 
 
+def test_who_listens_to_calls_hears_them_all() -> None:
+    """FSDP gathers the weights of a layer when it is called."""
+    layer = ResBlock(6, 3, 1, 2, "conv", Style("none", True, "reflect"), activation_named("elu"))
+    heard: list[str] = []
+    for name, part in layer.named_modules():
+        if isinstance(part, Layer):
+            part.register_forward_pre_hook(lambda *_, name=name: heard.append(name))
+    with torch.no_grad():
+        layer(signal(6, 33, 2))
+    assert sorted(heard) == sorted(name for name, part in layer.named_modules() if isinstance(part, Layer))
+
+
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("most", [1 << 7, 1 << 9, 1 << 12])
 def test_long_signals_go_through_in_pieces(name: str, most: int) -> None:

@@ -58,6 +58,8 @@ def store(source: Path, target: Path, dtype: torch.dtype, extra: dict[str, Any])
     for name in ("root", "val_root"):  # where the files lay on this machine says nothing to others
         if isinstance(recipe["data"].get(name), str):
             recipe["data"][name] = Path(recipe["data"][name]).name
+    for start in recipe.get("task", {}).get("warm_start", {}).values():
+        start["path"] = Path(start["path"]).stem
     extra = {"step": header["extra"]["step"], "ema": header["extra"]["ema"], **extra}
     zoo.save(target, codec, yaml.safe_dump(recipe, sort_keys=False), extra, dtype)
     if (size := target.stat().st_size) > LARGEST:

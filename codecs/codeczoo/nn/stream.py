@@ -138,7 +138,8 @@ class Chain(nn.Sequential, Layer):
         if self.checkpointing and torch.is_grad_enabled():
             return super().onto(total, x, lengths)
         *front, tail = self.layers
-        return tail.onto(total, *self._through(front, x, lengths), keep)
+        x, lengths = self._through(front, x, lengths)
+        return _added(total, tail, x, lengths, keep)
 
     def _through(self, layers: Sequence[Layer], x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """What comes out of these layers, and its lengths."""
@@ -243,7 +244,7 @@ class Sum(Layer):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """See Layer."""
         first, *others = self.layers
-        return reduce(lambda total, branch: branch.onto(total, x, lengths, self._keep), others, first(x, lengths))
+        return reduce(lambda total, layer: _added(total, layer, x, lengths, self._keep), others, first(x, lengths))
 
     @property
     def _keep(self) -> bool:
@@ -274,7 +275,14 @@ class Sum(Layer):
         total = reduce(torch.add, totals)
         if tail is None:
             return total + rest
-        return tail.onto(total, rest, keep=self._keep) if ready else total
+        return _added(total, tail, rest, None, self._keep) if ready else total
+
+
+def _added(total: Tensor, layer: Layer, x: Tensor, lengths: Tensor | None, keep: bool) -> Tensor:
+    """`onto` where no gradient is wanted on a CPU and nobody listens to the call, as FSDP does."""
+    if fast1d.applies(x) and not layer._forward_pre_hooks and not layer._forward_hooks:
+        return layer.onto(total, x, lengths, keep)
+    return total + layer(x, lengths)
 
 
 class Waiting:
