@@ -227,6 +227,23 @@ def test_autocast_convolves_in_bfloat16() -> None:
     check(layer, x)
 
 
+@pytest.mark.parametrize("mode", ["constant", "reflect"])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("samples", [40, 41, 42, 43])
+def test_strides_that_fold_lose_no_steps(mode: PadMode, causal: bool, samples: int) -> None:
+    """In bfloat16, steps behind the last whole stride are seen by windows that reach into the padding."""
+    torch.manual_seed(0)
+    layer = Conv1d(8, 8, 8, 4, padding=Padding.same(8, 4, causal=causal, mode=mode))
+    x = torch.randn(2, 8, samples)
+    for large in (1, fast1d.LARGE):
+        with torch.no_grad(), patch.object(fast1d, "LARGE", large):
+            y = layer(x)
+            with torch.autocast("cpu", torch.bfloat16):
+                found = layer(x)
+        assert found.dtype == torch.bfloat16 and found.shape == y.shape
+        torch.testing.assert_close(found.float(), y, rtol=0.02, atol=0.02)
+
+
 @pytest.mark.parametrize(("channels", "kernel", "stride"), [(8, 16, 8), (12, 8, 8), (16, 8, 4), (16, 4, 4), (24, 8, 4)])
 @pytest.mark.parametrize("kind", [Conv1d, WeightNormConv1d, ConvTranspose1d, WeightNormConvTranspose1d])
 def test_bfloat16_where_onednn_is_wrong(kind: type[Layer], channels: int, kernel: int, stride: int) -> None:

@@ -489,5 +489,7 @@ def test_another_pattern_has_the_codebooks_that_are_there(place: Place, tmp_path
         reader = export.read(out)
         assert reader.header["rows"] == 2
         assert torch.equal(reader.tokens(0).codes, export.read(tmp_path / name).tokens(0).codes)
+        assert run("export", "--from", tmp_path / name, "-o", f"{out}_shared", *given, "--offsets", "shared") == 0
+        assert codes(export.read(f"{out}_shared")) == codes(export.read(tmp_path / name))
     assert run("export", "--from", tmp_path / "all", "-o", tmp_path / "wide", *given, "--pattern", "delay") == 0
     assert export.read(tmp_path / "wide").header["rows"] == 4

@@ -26,7 +26,8 @@ def trained(tmp_path: Path) -> Path:
     z = codec.latents(torch.rand(8, 3, 64, 64)).detach()
     while codec.quantizer.starting:
         codec.quantizer.initialize(z)
-    recipe = yaml.safe_dump({"data": {"root": "/home/me/photos", "val_root": None}})
+    started = {"task": {"warm_start": {"all": {"path": "/home/me/first.safetensors"}}}}
+    recipe = yaml.safe_dump({"data": {"root": "/home/me/photos", "val_root": None}} | started)
     codeczoo.save(tmp_path / "best.safetensors", codec, recipe, {"step": 7, "ema": True})
     return tmp_path / "best.safetensors"
 

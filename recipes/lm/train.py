@@ -54,7 +54,7 @@ class Task(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         val = float(torch.stack(self.valid).mean()) / math.log(2)
-        train = float(torch.stack(self.losses).mean()) / math.log(2) if self.losses else math.nan
+        train = float(torch.stack(self.losses).mean()) / math.log(2)
         self.losses = []
         self.curve.append({"step": self.global_step, "train": train, "val": val})
         print(f"step {self.global_step}: {train:.3f} bits an id, {val:.3f} in validation", flush=True)
@@ -144,7 +144,8 @@ def main() -> None:
     )  # fmt: skip
     block = rows * (args.context + 1)
     trainer.fit(task, loader(args.train, block, args.batch, True), loader(args.val, block, args.batch, False))
-    trainer.validate(task, loader(args.val, block, args.batch, False), verbose=False)
+    if task.losses:  # steps that no validation has seen
+        trainer.validate(task, loader(args.val, block, args.batch, False), verbose=False)
     report(args, train, val, task, size)
 
 

@@ -7,6 +7,7 @@ Source: Cosmos-Tokenizer (arXiv 2501.03575, github.com/NVIDIA/Cosmos-Tokenizer, 
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -155,7 +156,7 @@ class Encoder(nn.Module):
         self.conv_in = nn.Conv2d(3 * patch**2, width, 3, padding=1)
         self.stages = nn.ModuleList(
             Stage(before, after, n_blocks, i in attention, Down(after) if i < n_resize else nn.Identity(), groups)
-            for i, (before, after) in enumerate(zip([width, *widths], widths, strict=False))
+            for i, (before, after) in enumerate(pairwise([width, *widths]))
         )
         self.middle = _middle(widths[-1], groups)
         self.norm_out, self.conv_out = _norm(widths[-1], groups), nn.Conv2d(widths[-1], hidden, 3, padding=1)

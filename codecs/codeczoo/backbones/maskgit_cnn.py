@@ -4,6 +4,7 @@ Source: MaskGIT (arXiv 2202.04200), github.com/bytedance/1d-tokenizer modeling/m
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,7 @@ class CNNEncoder(nn.Module):
         self.stride, self.dim = 2 ** (len(widths) - 1), dim
         self.conv_in = nn.Conv2d(3, hidden, 3, padding=1, bias=False)
         self.levels = nn.ModuleList()
-        for before, width in zip([hidden, *widths], widths, strict=False):
+        for before, width in pairwise([hidden, *widths]):
             sizes = [before] + [width] * (n_blocks - 1)
             self.levels.append(nn.ModuleList(ResBlock(size, width, lost_shortcut_bug) for size in sizes))
         self.middle = nn.ModuleList(ResBlock(widths[-1], widths[-1]) for _ in range(n_blocks))

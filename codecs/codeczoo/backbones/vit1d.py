@@ -37,20 +37,19 @@ def grid_side(image_size: int, patch: int) -> int:
 
 
 def _start(network: "Encoder1D | Decoder1D", side: int, places: str) -> None:
-    if places not in PLACES:
-        raise ConfigError(f"places: no '{places}'; {nearest(places, PLACES)}")
-    if places == "grid":
-        _in_places(network, side)
-
-
-def _in_places(network: "Encoder1D | Decoder1D", side: int) -> None:
-    """Begins with sines and cosines for the places of a side x side grid, and attention to what is in the same place.
+    """For "grid" begins with sines and cosines for the places of a grid, and attention to what is in the same place.
 
     The latents' places are the cells of a quadtree, the picture first, then its quarters, and so on in random order;
     the embedding of a cell is the mean of those that it covers. Ours; queries that begin as keys are those of "mimetic
     initialization" (arXiv 2305.09828). From random places, all latents begin as means of all patches, and a small
     network takes thousands of steps to tell them apart.
+
+    Raises ConfigError for places that are none of PLACES.
     """
+    if places not in PLACES:
+        raise ConfigError(f"places: no '{places}'; {nearest(places, PLACES)}")
+    if places == "random":
+        return
     grid = sincos_grid(side, side, network.positional_embedding.shape[1], period=side)  # (side^2, width)
     cells, across, order = grid[:0], 1, torch.Generator().manual_seed(0)
     while len(cells) < len(network.latent_positional_embedding):

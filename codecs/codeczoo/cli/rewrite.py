@@ -57,13 +57,13 @@ def pattern_of(args: argparse.Namespace, reader: "Reader", place: ids.Place) -> 
     from codeczoo.core.config import build
     from codeczoo.export.batches import Prefix
 
+    codebooks = args.codebooks or codebooks_of(reader)
     if args.pattern is not None:
         stays = {} if "vocab_offset" in place.given else {"vocab_offset": reader.pattern.vocabulary.offset}
-        prefix = Prefix(codebooks=args.codebooks or codebooks_of(reader))
-        return ids.pattern_of(args, reader.spec, ids.Place(stays | place.given), prefix)
+        return ids.pattern_of(args, reader.spec, ids.Place(stays | place.given), Prefix(codebooks=codebooks))
     if args.delays is not None:
         raise InputError("--delays belongs to a --pattern")
-    shared = {"codebooks": args.codebooks} if place.given.get("offsets") == "shared" and args.codebooks else {}
+    shared = {"codebooks": codebooks} if place.given.get("offsets") == "shared" and codebooks else {}
     return build(reader.header["pattern"] | {"spec": reader.spec} | place.given | shared) if place.given else None
 
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from codeczoo.core.errors import ConfigError
+
 OptimizerFactory = Callable[[list[tuple[str, nn.Parameter]]], Optimizer]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
 
@@ -118,6 +120,9 @@ def muon(
         betas: of AdamW's two moments.
         weight_decay: of the matrices.
         matrix_names: parameters of two dimensions whose name contains one of these are matrices.
+
+    Raises:
+        ConfigError: there are no such matrices.
     """
     pairs = list(parameters)
 
@@ -126,6 +131,8 @@ def muon(
 
     matrices = [(n, p) for n, p in pairs if is_matrix(n, p)]
     others = [(n, p) for n, p in pairs if not is_matrix(n, p)]
+    if not matrices:
+        raise ConfigError(f"muon: no matrix has a name with {' or '.join(matrix_names)}; such networks want adamw")
     groups: list[dict[str, Any]] = [
         {"params": others, "lr": lr, "momentum": None, "weight_decay": 0.0},
         {"params": matrices, "lr": matrix_lr, "momentum": momentum, "weight_decay": weight_decay},

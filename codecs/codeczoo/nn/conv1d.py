@@ -177,8 +177,9 @@ class Conv1d(Layer):
 
     def step(self, x: Tensor, state: "Window", last: bool = False) -> Tensor:
         """See Layer."""
-        if not last and state.behind and state.held is not None and self._uncopied(x):
-            return self._continue(x, state, state.held)
+        past = state.held
+        if not last and state.started and past is not None and state.used <= past.shape[2] and self._uncopied(x):
+            return self._continue(x, state, past)
         held = x if state.held is None else fast1d.join([state.held, x])
         state.steps += x.shape[2]
         if not state.started:
@@ -198,7 +199,10 @@ class Conv1d(Layer):
         return y
 
     def _continue(self, x: Tensor, state: "Window", held: Tensor) -> Tensor:
-        """A large piece, neither the first nor the last, without a copy of it."""
+        """A large piece, neither the first nor the last, without a copy of it.
+
+        Its first window begins at one of the steps that are held, or just behind them.
+        """
         state.steps += x.shape[2]
         y = self._between(held[:, :, state.used :], x, x[:, :, :0])
         spare = self._use(y.shape[2], held.shape[2] + x.shape[2], state) - held.shape[2]
@@ -233,11 +237,6 @@ class Window:
     used: int = 0
     steps: int = 0
     started: bool = False
-
-    @property
-    def behind(self) -> bool:
-        """Whether the next window begins at one of the steps that are held, or just behind them."""
-        return self.started and self.held is not None and self.used <= self.held.shape[2]
 
 
 class ConvTranspose1d(Layer):

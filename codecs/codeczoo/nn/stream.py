@@ -25,7 +25,7 @@ class Layer(nn.Module):
 
     Attributes:
         stateless: why it cannot run piece by piece, for messages; empty where it can.
-        pointwise: whether every step that comes out depends on the same step that goes in alone.
+        pointwise: whether it is known that every step that comes out depends on the same step that goes in alone.
     """
 
     stateless: str = ""
@@ -135,8 +135,6 @@ class Chain(nn.Sequential, Layer):
 
     def onto(self, total: Tensor, x: Tensor, lengths: Tensor | None = None, keep: bool = False) -> Tensor:
         """See Layer."""
-        if self.checkpointing and torch.is_grad_enabled():
-            return super().onto(total, x, lengths)
         *front, tail = self.layers
         x, lengths = self._through(front, x, lengths)
         return _added(total, tail, x, lengths, keep)
@@ -208,9 +206,11 @@ class Coder(Chain):
         return fast1d.join([*parts, y]) if parts else y
 
     def _pieces(self, x: Tensor) -> Sequence[Tensor]:
+        if not fast1d.applies(x):
+            return [x]
         samples = len(x) * max(x.shape[2], self.length(x.shape[2]))
-        n = -(-samples * self.widest // fast1d.MOST)
-        return x.split(-(-x.shape[2] // n), 2) if n > 1 and fast1d.applies(x) else [x]
+        n = max(1, -(-samples * self.widest // fast1d.MOST))
+        return x.split(-(-x.shape[2] // n), 2)
 
 
 class VideoCoder(Chain):
@@ -262,14 +262,12 @@ class Sum(Layer):
     def step(self, x: Tensor, state: list["Waiting"], last: bool = False) -> Tensor:
         """See Layer. What waits in the last branch has its last layer still before it, where that is pointwise."""
         *others, main = self.layers
-        layers = main.layers if isinstance(main, Chain) else [main]
-        tail = layers[-1] if isinstance(main, Chain) and layers[-1].pointwise else None
+        layers = main.layers if isinstance(main, Chain) else []
+        tail = layers[-1] if layers and layers[-1].pointwise else None
         for branch, own in zip(others, state[:-1], strict=True):
             own.add(branch.step(x, own.state, last))
-        if tail is None:
-            state[-1].add(main.step(x, state[-1].state, last))
-        else:
-            state[-1].add(steps(layers[:-1], x, state[-1].state[:-1], last))
+        inner = state[-1].state
+        state[-1].add(main.step(x, inner, last) if tail is None else steps(layers[:-1], x, inner[:-1], last))
         ready = min(own.steps for own in state)
         *totals, rest = [own.take(ready) for own in state]
         total = reduce(torch.add, totals)
