@@ -244,6 +244,19 @@ def test_strides_that_fold_lose_no_steps(mode: PadMode, causal: bool, samples: i
         torch.testing.assert_close(found.float(), y, rtol=0.02, atol=0.02)
 
 
+@pytest.mark.parametrize(("kernel", "stride", "dilation", "pad", "samples"), [
+    (2, 3, 2, 4, 1), (7, 2, 2, 17, 1), (1, 4, 2, 5, 2), (4, 4, 2, 23, 1), (7, 3, 3, 22, 2), (3, 4, 1, 31, 1),
+])  # fmt: skip
+def test_windows_that_see_nothing(kernel: int, stride: int, dilation: int, pad: int, samples: int) -> None:
+    """No window has a tap on a step of x: all are the bias. oneDNN as torch 2.11 has it reads from address 0 there."""
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(2, 4, samples), torch.randn(3, 4, kernel), torch.randn(3)
+    with torch.no_grad():
+        found = fast1d.Packed().conv1d(x, weight, bias, stride, dilation, (pad, pad))
+    windows = (2 * pad + samples - (kernel - 1) * dilation - 1) // stride + 1
+    torch.testing.assert_close(found, bias[None, :, None].expand(2, 3, windows), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(("channels", "kernel", "stride"), [(8, 16, 8), (12, 8, 8), (16, 8, 4), (16, 4, 4), (24, 8, 4)])
 @pytest.mark.parametrize("kind", [Conv1d, WeightNormConv1d, ConvTranspose1d, WeightNormConvTranspose1d])
 def test_bfloat16_where_onednn_is_wrong(kind: type[Layer], channels: int, kernel: int, stride: int) -> None:

@@ -98,7 +98,8 @@ class Packed:
     ) -> Tensor:
         dtype = precision(x)
         folded = stride if fold1d.applies(x, weight.shape[2], stride, dilation) else 1
-        if pad % folded or (pad and x.shape[2] % folded):  # steps that fold to no whole one would be left out
+        partly = pad % folded or x.shape[2] % folded  # steps that fold to no whole one would be left out
+        if pad and (partly or x.shape[2] < max(stride, dilation)):  # oneDNN crashes where no window sees a step of x
             x, pad = F.pad(x, (pad, pad)), 0
         rows = x.to(dtype).transpose(1, 2).contiguous()  # (B, T, C)
         rows = rows[:, : rows.shape[1] // folded * folded].reshape(len(x), -1, folded * x.shape[1])
