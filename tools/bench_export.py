@@ -12,13 +12,15 @@ and "reading": processor seconds of the other threads over those of the codec, w
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from rich.console import Console
@@ -27,6 +29,7 @@ from rich.table import Table
 import codeczoo
 from codeczoo import zoo
 from codeczoo.engine.compose import compose
+from codeczoo.export import clips, recordings
 from codeczoo.export.batches import Runner
 from codeczoo.export.engines.ranks import Rank, Ranks
 from codeczoo.export.inputs import inputs
@@ -59,20 +62,43 @@ def plan_of(args: argparse.Namespace, codec: Any, folder: Path, workers: int) ->
 
 
 class Recorded:
-    """A codec's encode that keeps what it was given."""
+    """What a codec was given, batches and the pieces of long media, while this is entered."""
 
-    def __init__(self, encode: Callable[..., Any]) -> None:
-        self.encode, self.calls = encode, []  # type: ignore[var-annotated]
+    def __init__(self, codec: Any) -> None:
+        self.codec, self.calls = codec, []  # type: ignore[var-annotated]
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self.calls.append((args, kwargs))
-        return self.encode(*args, **kwargs)
+    def __enter__(self) -> "Recorded":
+        self.patches = ExitStack()
+        for owner, name in ((self.codec, "encode"), (recordings, "encode_pieces"), (clips, "encode_pieces")):
+            self.patches.enter_context(patch.object(owner, name, self.keeping(getattr(owner, name))))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.patches.close()
+
+    def keeping(self, encode: Callable[..., Any]) -> Callable[..., Any]:
+        """An encode that keeps its arguments; of iterators what they gave."""
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            kept = [[] if isinstance(value, Iterator) else value for value in args]
+            given = [teed(value, own) if value is not own else value for value, own in zip(args, kept, strict=True)]
+            self.calls.append((encode, kept, kwargs))
+            return encode(*given, **kwargs)
+
+        return run
 
     def replay(self) -> None:
         """The same again."""
         with torch.inference_mode():
-            for args, kwargs in self.calls:
-                self.encode(*args, **kwargs).to("cpu")
+            for encode, args, kwargs in self.calls:
+                encode(*args, **kwargs).to("cpu")
+
+
+def teed(items: Iterator[Any], into: list[Any]) -> Iterator[Any]:
+    """The items, which are kept too."""
+    for item in items:
+        into.append(item)
+        yield item
 
 
 def begin(barrier: Any) -> None:
@@ -88,10 +114,8 @@ def work(args: argparse.Namespace, weights: Path, folder: Path, rank: Rank) -> t
     plan = Plan.open(folder)
     worker = Worker(plan, Runner(codec, "codec", zoo.weights_hash(codec), args.batch))
     mine = range(rank.number, len(plan.shards), rank.world)
-    recorded = Recorded(codec.encode)
-    codec.encode = recorded  # type: ignore[method-assign]
-    facts = [[*worker.work(shard)][-1] for shard in mine]
-    codec.encode = recorded.encode  # type: ignore[method-assign]
+    with Recorded(codec) as recorded:
+        facts = [[*worker.work(shard)][-1] for shard in mine]
     seconds = []
     for _ in range(args.repeats):
         together.wait(PATIENCE)

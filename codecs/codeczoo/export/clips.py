@@ -23,6 +23,7 @@ from codeczoo.video.codec import VideoCodec
 from codeczoo.video.pieces import AT_ONCE, decode_pieces, encode_pieces, strides_of
 
 SHORT = 2**21  # pixels of all frames together; longer clips are read piece by piece
+WINDOW = 4  # batches that are read together, while those before are encoded
 UNTIMED = VideoFit(Fraction(25))  # of tokens that do not say what they were
 
 
@@ -54,8 +55,8 @@ class Clips(Media):
             x, fit = opened(source, found.path.suffix, SHORT)
             return Sample(found, None, fit, x=x, sha256=sha256)
 
-        loaded = threaded(files, guarded(load), 2 * self.runner.batch)
-        for window in windows(loaded, lambda window: len(window) >= 4 * self.runner.batch):
+        loaded = threaded(files, guarded(load), WINDOW * self.runner.batch)
+        for window in windows(loaded, lambda window: len(window) >= WINDOW * self.runner.batch):
             batched = iter(self._batched([sample.x for sample in window if sample.x is not None]))
             for sample in window:
                 if sample.x is not None:

@@ -16,7 +16,7 @@ from codeczoo.audio.windowed import WindowedCodec
 from codeczoo.core.errors import InputError
 from codeczoo.core.types import Tokens
 from codeczoo.export import foreign
-from codeczoo.export.batches import TOGETHER, Prefix, Runner, paired, threaded, windows
+from codeczoo.export.batches import TOGETHER, Prefix, Runner, ahead, paired, threaded, windows
 from codeczoo.export.sources import Media, Options, Sample, digest, guarded, refuse, refuse_clips
 from codeczoo.io import audio, dac_file
 from codeczoo.io.audio_fit import AudioFit, restored, split_channels
@@ -24,6 +24,7 @@ from codeczoo.io.files import Found
 
 SHORT = 15.0  # seconds; longer recordings are read piece by piece
 PIECE = 5.0  # seconds of a piece
+WINDOW = 4  # batches that are read together, while those before are encoded
 CLIP = 30.0  # seconds of a recording that are measured at once, half as many again at its end
 
 
@@ -63,7 +64,7 @@ class Recordings(Media):
         def encode_long(found: Found) -> Sample:
             return self._encode_long(found, prefix)
 
-        for window in self._windows(threaded(files, guarded(load), 2 * self.runner.batch)):
+        for window in self._windows(threaded(files, guarded(load), WINDOW * self.runner.batch)):
             done = iter(self._batched([sample.x for sample in window if sample.x is not None], prefix))
             for sample in window:
                 if sample.x is not None:
@@ -122,7 +123,7 @@ class Recordings(Media):
 
     def _windows(self, samples: Iterable[Sample]) -> Iterator[list[Sample]]:
         """Several batches at once, so that recordings of like length come together."""
-        return windows(samples, lambda window: len(window) >= 4 * self.runner.batch)
+        return windows(samples, lambda window: len(window) >= WINDOW * self.runner.batch)
 
     def _batched(self, recordings: Sequence[Tensor], prefix: Prefix) -> list[Tokens]:
         """Tokens of recordings (B, C, T) each, their signals in batches of like length."""
@@ -162,7 +163,7 @@ class Recordings(Media):
             yield self._signals(resampler.step(torch.zeros(about.channels, 0), last=True))
 
         with torch.inference_mode(), self.runner.autocast():
-            tokens = encode_pieces(self.codec, pieces(), prefix.codebooks, self.windows).to("cpu")
+            tokens = encode_pieces(self.codec, ahead(pieces()), prefix.codebooks, self.windows).to("cpu")
         return Sample(found, tokens, AudioFit(about.rate, about.channels, frames))
 
     def _signals(self, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ Nothing else is written, so that a shard that was begun twice, or killed and beg
 import json
 import os
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -128,7 +128,7 @@ class Worker:
         self.pattern: Pattern = build(options["pattern"] | {"spec": spec}, allow=("codeczoo.export.patterns.",))
         self.header = json.dumps(dataset.header_of(runner, self.pattern, "parquet"))
 
-    def work(self, shard: int) -> Iterator[Facts]:
+    def work(self, shard: int) -> Generator[Facts, None, None]:
         """Makes a part. Gives what became of its inputs so far after each of them; the part is there after the last.
 
         Raises InputError when it cannot be written, or the device's memory does not do.
