@@ -200,7 +200,8 @@ def in_groups(
 def threaded(items: Iterable[A], run: Callable[[A], B], ahead: int) -> Iterator[B]:
     """`run` of every item, in order, by threads that are at most `ahead` items in front. For reading and writing."""
     pending: deque[Future[B]] = deque()
-    pool = ThreadPoolExecutor(max_workers=min(8, cpu_count() or 1), thread_name_prefix="files")
+    spare = max(1, (cpu_count() or 1) - 1)  # a core is left for the codec
+    pool = ThreadPoolExecutor(max_workers=min(8, spare), thread_name_prefix="files")
     try:
         for item in items:
             pending.append(pool.submit(run, item))
