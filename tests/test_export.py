@@ -1,6 +1,9 @@
 """Patterns, export formats and the batching behind them: exact inverses, whole folders or none."""
 
 import json
+import os
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ from codeczoo import export
 from codeczoo.core.errors import CodeczooError, FormatError, InputError
 from codeczoo.core.types import StreamSpec, Tokens, TokenSpec
 from codeczoo.export import arrow, dataset, hf, litdata, webdataset
-from codeczoo.export.batches import Prefix, Runner, in_groups, threaded, windows
+from codeczoo.export.batches import NICE, Prefix, Runner, in_groups, threaded, windows
 from codeczoo.export.dataset import Document
 from codeczoo.export.patterns import Flat, grid_of
 from codeczoo.io.image import Fit
@@ -287,6 +290,16 @@ def test_groups_keep_the_order_and_never_mix() -> None:
     items = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
     assert in_groups(items, lambda n: n % 2, 3, run) == [10 * n for n in items]
     assert all(len(group) <= 3 and len({n % 2 for n in group}) == 1 for group in seen)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere priorities are those of processes")
+def test_threads_give_way_to_the_codec() -> None:
+    def priority(_: int = 0) -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = priority()
+    assert set(threaded(range(8), priority, ahead=2)) == {min(19, max(before, NICE))}
+    assert priority() == before
 
 
 def test_threads_stay_a_fixed_number_of_items_in_front() -> None:

@@ -14,7 +14,8 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from shutil import rmtree
@@ -61,37 +62,31 @@ def plan_of(args: argparse.Namespace, codec: Any, folder: Path, workers: int) ->
     return Plan.freeze(folder, chosen, options, -(-len(chosen) // (args.shards * workers)))
 
 
-class Recorded:
-    """What a codec was given, batches and the pieces of long media, while this is entered."""
+@contextmanager
+def recorded(codec: Any) -> Iterator[list[Callable[[], Any]]]:
+    """Gives what the codec does meanwhile, of batches and of the pieces of long media, to be done again."""
+    calls: list[Callable[[], Any]] = []
 
-    def __init__(self, codec: Any) -> None:
-        self.codec, self.calls = codec, []  # type: ignore[var-annotated]
-
-    def __enter__(self) -> "Recorded":
-        self.patches = ExitStack()
-        for owner, name in ((self.codec, "encode"), (recordings, "encode_pieces"), (clips, "encode_pieces")):
-            self.patches.enter_context(patch.object(owner, name, self.keeping(getattr(owner, name))))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.patches.close()
-
-    def keeping(self, encode: Callable[..., Any]) -> Callable[..., Any]:
-        """An encode that keeps its arguments; of iterators what they gave."""
-
+    def keeping(encode: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
             kept = [[] if isinstance(value, Iterator) else value for value in args]
             given = [teed(value, own) if value is not own else value for value, own in zip(args, kept, strict=True)]
-            self.calls.append((encode, kept, kwargs))
+            calls.append(partial(encode, *kept, **kwargs))
             return encode(*given, **kwargs)
 
         return run
 
-    def replay(self) -> None:
-        """The same again."""
-        with torch.inference_mode():
-            for encode, args, kwargs in self.calls:
-                encode(*args, **kwargs).to("cpu")
+    with ExitStack() as patches:
+        for owner, name in ((codec, "encode"), (recordings, "encode_pieces"), (clips, "encode_pieces")):
+            patches.enter_context(patch.object(owner, name, keeping(getattr(owner, name))))
+        yield calls
+
+
+def replay(calls: Sequence[Callable[[], Any]]) -> None:
+    """The same again."""
+    with torch.inference_mode():
+        for call in calls:
+            call().to("cpu")
 
 
 def teed(items: Iterator[Any], into: list[Any]) -> Iterator[Any]:
@@ -114,7 +109,7 @@ def work(args: argparse.Namespace, weights: Path, folder: Path, rank: Rank) -> t
     plan = Plan.open(folder)
     worker = Worker(plan, Runner(codec, "codec", zoo.weights_hash(codec), args.batch))
     mine = range(rank.number, len(plan.shards), rank.world)
-    with Recorded(codec) as recorded:
+    with recorded(codec) as calls:
         facts = [[*worker.work(shard)][-1] for shard in mine]
     seconds = []
     for _ in range(args.repeats):
@@ -122,7 +117,7 @@ def work(args: argparse.Namespace, weights: Path, folder: Path, rank: Rank) -> t
         if not rank.number:
             for part in folder.glob("part-*"):
                 part.unlink()
-        for run in (lambda: [*Ranks(worker, rank).run()], recorded.replay):
+        for run in (lambda: [*Ranks(worker, rank).run()], partial(replay, calls)):
             together.wait(PATIENCE)
             start = clocks()
             run()

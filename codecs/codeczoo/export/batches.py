@@ -1,13 +1,16 @@
 """A codec at work in batches, while threads read and write files; memory does not grow with their number."""
 
+import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from itertools import accumulate
 from math import log2
 from operator import itemgetter
-from os import cpu_count
 from typing import Literal, TypeVar
 
 import torch
@@ -21,6 +24,8 @@ A = TypeVar("A")
 B = TypeVar("B")
 TOGETHER = 60.0  # seconds of audio in a batch, padding and channels counted
 PIXELS = 2**20  # of video in a batch
+NICE = 10  # of threads that read and write; 0 is that of the codec's
+WINDOW = 4  # batches that are read together, of media of many sizes; as much is read while they are at work
 
 
 def longest(spec: TokenSpec) -> dict[str, int | None]:
@@ -200,8 +205,7 @@ def in_groups(
 def threaded(items: Iterable[A], run: Callable[[A], B], ahead: int) -> Iterator[B]:
     """`run` of every item, in order, by threads that are at most `ahead` items in front. For reading and writing."""
     pending: deque[Future[B]] = deque()
-    spare = max(1, (cpu_count() or 1) - 1)  # a core is left for the codec
-    pool = ThreadPoolExecutor(max_workers=min(8, spare), thread_name_prefix="files")
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="files", initializer=_give_way)
     try:
         for item in items:
             pending.append(pool.submit(run, item))
@@ -211,6 +215,13 @@ def threaded(items: Iterable[A], run: Callable[[A], B], ahead: int) -> Iterator[
             yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _give_way() -> None:
+    """This thread lets the codec's go first, where threads have a priority of their own."""
+    if sys.platform == "linux":
+        with suppress(OSError):  # forbidden: then it is as fast as the rest
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 def ahead(items: Iterable[A]) -> Iterator[A]:

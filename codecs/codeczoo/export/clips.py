@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from codeczoo.core.errors import CodeczooError, InputError
 from codeczoo.core.types import Tokens
-from codeczoo.export.batches import Prefix, Runner, ahead, paired, threaded, windows
+from codeczoo.export.batches import WINDOW, Prefix, Runner, ahead, paired, threaded, windows
 from codeczoo.export.soundtracks import Soundtracks
 from codeczoo.export.sources import Media, Options, Sample, digest, guarded, refuse
 from codeczoo.io import image, tokens, video
@@ -23,7 +23,6 @@ from codeczoo.video.codec import VideoCodec
 from codeczoo.video.pieces import AT_ONCE, decode_pieces, encode_pieces, strides_of
 
 SHORT = 2**21  # pixels of all frames together; longer clips are read piece by piece
-WINDOW = 4  # batches that are read together, while those before are encoded
 UNTIMED = VideoFit(Fraction(25))  # of tokens that do not say what they were
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from codeczoo.core.types import Tokens, TokenSpec
-from codeczoo.export.batches import Prefix, Runner, threaded, windows
+from codeczoo.export.batches import WINDOW, Prefix, Runner, threaded, windows
 from codeczoo.export.sources import Media, Options, Sample, digest, guarded, refuse, refuse_clips
 from codeczoo.io import image
 from codeczoo.io.files import Found
@@ -83,7 +83,7 @@ class Pictures(Media):
 
     def _windows(self, files: Iterable[Found], load: Callable[[Found], Sample]) -> Iterator[list[Sample]]:
         # Pictures of all sizes batch only with their like, so look at more of them at once.
-        most = self.runner.batch if self.runner.codec.spec.input_size else 4 * self.runner.batch
+        most = self.runner.batch if self.runner.codec.spec.input_size else WINDOW * self.runner.batch
         loaded = threaded(files, guarded(load), 2 * most)
         return windows(loaded, lambda window: sum(map(_pieces, window)) >= most)
 

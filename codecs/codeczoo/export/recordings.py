@@ -16,7 +16,7 @@ from codeczoo.audio.windowed import WindowedCodec
 from codeczoo.core.errors import InputError
 from codeczoo.core.types import Tokens
 from codeczoo.export import foreign
-from codeczoo.export.batches import TOGETHER, Prefix, Runner, ahead, paired, threaded, windows
+from codeczoo.export.batches import TOGETHER, WINDOW, Prefix, Runner, ahead, paired, threaded, windows
 from codeczoo.export.sources import Media, Options, Sample, digest, guarded, refuse, refuse_clips
 from codeczoo.io import audio, dac_file
 from codeczoo.io.audio_fit import AudioFit, restored, split_channels
@@ -24,7 +24,6 @@ from codeczoo.io.files import Found
 
 SHORT = 15.0  # seconds; longer recordings are read piece by piece
 PIECE = 5.0  # seconds of a piece
-WINDOW = 4  # batches that are read together, while those before are encoded
 CLIP = 30.0  # seconds of a recording that are measured at once, half as many again at its end
 
 

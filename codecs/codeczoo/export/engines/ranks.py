@@ -2,12 +2,13 @@
 
 They never talk. Shard i belongs to rank i % world. A rank that has made its own parts makes those that others have not
 made yet, from the last one back, so the parts of a rank that died are made too. Now and then two ranks make the same
-part at the end; it is the same part, and the later one leaves off once it is there. Each ends when all parts are there.
+part at the end; it is the same part, and the slower one leaves off once it is there. Each ends when all are there.
 """
 
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from time import monotonic, sleep
 from typing import NamedTuple
@@ -73,15 +74,12 @@ class Ranks(Engine):
         """See Engine."""
         plan = self.worker.plan
         shards = range(len(plan.shards))
-        for shard in shards[self.rank.number :: self.rank.world]:
+        for shard in chain(shards[self.rank.number :: self.rank.world], reversed(shards)):
             if not is_done(plan, shard):
-                yield from self.worker.work(shard)
-        for shard in reversed(shards):
-            if not is_done(plan, shard):
-                yield from self._unless_made(shard)
+                yield from self._until_made(shard)
 
-    def _unless_made(self, shard: int) -> Iterator[Facts]:
-        """Makes a part that may be another rank's, until it is there, whoever made it."""
+    def _until_made(self, shard: int) -> Iterator[Facts]:
+        """Makes a part until it is there, whoever made it."""
         plan = self.worker.plan
         with closing(self.worker.work(shard)) as work:
             for facts in work:
