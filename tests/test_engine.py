@@ -401,6 +401,14 @@ def test_weight_decay_spares_what_it_should() -> None:
     assert decayed | spared == {name for name, _ in codec.named_parameters()}
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_muon_is_in_bf16_where_that_is_fast(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codeczoo.engine.optimizer.bf16_is_fast", lambda device: fast)
+    x = orthogonal(torch.randn(6, 4, generator=torch.Generator().manual_seed(0)))
+    assert x.dtype == torch.float32
+    assert torch.equal(x, x.bfloat16().float()) == fast
+
+
 def test_muon_makes_matrices_orthogonal_and_leaves_the_rest_to_adamw() -> None:
     torch.manual_seed(0)
     for shape in ((24, 8), (8, 24)):

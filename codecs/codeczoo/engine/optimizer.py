@@ -12,6 +12,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from codeczoo.core.errors import ConfigError
+from codeczoo.nn.hardware import bf16_is_fast
 
 OptimizerFactory = Callable[[list[tuple[str, nn.Parameter]]], Optimizer]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
@@ -90,9 +91,12 @@ class Muon(AdamW):
 
 
 def orthogonal(x: Tensor, steps: int = 5) -> Tensor:
-    """The matrix x (rows, columns) with singular values of about 1: .7 to 1.2, by Newton-Schulz in bfloat16."""
+    """The matrix x (rows, columns) with singular values of about 1: .7 to 1.2, by Newton-Schulz.
+
+    In bfloat16 where that is fast, else in float32: without such instructions it takes many times as long.
+    """
     a, b, c = 3.4445, -4.7750, 2.0315  # Muon's: steep at 0
-    y = x.bfloat16()
+    y = x.bfloat16() if bf16_is_fast(x.device) else x.float()
     y = y.mT if y.shape[0] > y.shape[1] else y
     y = y / (y.norm() + 1e-7)
     for _ in range(steps):
