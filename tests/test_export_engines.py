@@ -9,8 +9,12 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +34,7 @@ from codeczoo.core.errors import InputError
 from codeczoo.export import clips, shard
 from codeczoo.export.batches import Runner
 from codeczoo.export.engines.ranks import Rank, Ranks, this_rank
+from codeczoo.export.pictures import Pictures
 from codeczoo.export.plan import Plan
 from codeczoo.io import audio, image, video
 
@@ -262,11 +267,11 @@ def test_a_rank_makes_its_own_parts_first_and_then_those_of_others(
     class Dead(BaseException):
         pass
 
-    def work(self: Any, number: int) -> Iterator[Any]:
+    def work(self: Any, number: int, following: Iterable[int]) -> Iterator[Any]:
         if order and rank == 2:
             raise Dead
         order.append(number)
-        yield from real(self, number)
+        yield from real(self, number, following)
 
     rank, real = 2, shard.Worker.work
     monkeypatch.setattr(shard.Worker, "work", work)
@@ -322,17 +327,57 @@ def test_ranks_on_one_folder(case: Case, tmp_path: Path) -> None:
     assert f"{PICTURES} exported" in told[0][0] and not told[1][0]
 
 
+def worker_of(case: Case, out: Path, monkeypatch: pytest.MonkeyPatch) -> shard.Worker:
+    """Of an export that was planned, and of which no part was made."""
+    with monkeypatch.context() as patches:
+        patches.setattr("codeczoo.export.engines.Local.run", lambda self: iter(()))
+        assert main(command(case, out)) == 2
+    codec = zoo.load(case.codec)
+    return shard.Worker(Plan.open(out), Runner(codec, str(case.codec), zoo.weights_hash(codec)))
+
+
+def test_the_next_shard_is_read_while_one_is_encoded(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, read, arrived = worker_of(case, tmp_path / "out", monkeypatch), Counter[str](), threading.Event()
+    names = [[Path(one.where).name for one in worker.plan.inputs_of(number)] for number in (0, 1, 2)]
+
+    def load(self: Any, found: Any, source: Path) -> Any:
+        read[source.name] += 1
+        if source.name == names[1][0]:
+            arrived.set()
+        return real_load(self, found, source)
+
+    def encode(*args: Any, **kwargs: Any) -> Any:
+        assert arrived.wait(60)
+        return real_encode(*args, **kwargs)
+
+    real_load, real_encode = Pictures._load, worker.media.runner.codec.encode
+    monkeypatch.setattr(Pictures, "_load", load)
+    monkeypatch.setattr(worker.media.runner.codec, "encode", encode)
+    for number in (0, 1, 2):
+        with closing(worker.work(number, range(number + 1, 3))) as work:
+            facts = next(facts for facts in work if worker.plan.part(number).exists())  # as ranks leave it
+        assert facts.documents + len(facts.failed) == 4
+        assert worker.plan.part(number).read_bytes() == (case.whole / worker.plan.part(number).name).read_bytes()
+    assert read == Counter(chain.from_iterable(names))  # none twice
+
+
+def test_a_worker_may_be_told_wrong_what_follows(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = worker_of(case, tmp_path / "out", monkeypatch)
+    for number, following in [(0, [3, 1]), (1, []), (4, [2]), (2, [0]), (5, [5])]:
+        assert [*worker.work(number, following)][-1].shard == number
+        assert worker.plan.part(number).read_bytes() == (case.whole / worker.plan.part(number).name).read_bytes()
+
+
 @pytest.mark.parametrize("shared", [0, 5])
 def test_a_rank_leaves_off_what_another_has_made(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: int
 ) -> None:
     """Rank 0 of 2 makes a part, its own or the last of the other, which appears when one of four pictures is done."""
-    monkeypatch.setattr("codeczoo.export.engines.Local.run", lambda self: iter(()))
-    assert main(command(case, tmp_path / "out")) == 2  # it made the plan
-    plan, codec = Plan.open(tmp_path / "out"), zoo.load(case.codec)
-    ranks = Ranks(shard.Worker(plan, Runner(codec, str(case.codec), zoo.weights_hash(codec))), Rank(0, 2, 0))
-    seen = []
-    for facts in ranks.run():
+    worker, seen = worker_of(case, tmp_path / "out", monkeypatch), []
+    plan = worker.plan
+    for facts in Ranks(worker, Rank(0, 2, 0)).run():
         seen.append((facts.shard, facts.documents))
         if facts.shard == shared and facts.documents == 1:
             shutil.copy(case.whole / plan.part(shared).name, plan.part(shared))

@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -202,7 +202,7 @@ def in_groups(
     return [results[i] for i in range(len(items))]
 
 
-def threaded(items: Iterable[A], run: Callable[[A], B], ahead: int) -> Iterator[B]:
+def threaded(items: Iterable[A], run: Callable[[A], B], ahead: int) -> Generator[B, None, None]:
     """`run` of every item, in order, by threads that are at most `ahead` items in front. For reading and writing."""
     pending: deque[Future[B]] = deque()
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="files", initializer=_give_way)

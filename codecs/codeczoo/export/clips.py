@@ -13,9 +13,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from codeczoo.core.errors import CodeczooError, InputError
 from codeczoo.core.types import Tokens
-from codeczoo.export.batches import WINDOW, Prefix, Runner, ahead, paired, threaded, windows
+from codeczoo.export.batches import WINDOW, Prefix, Runner, ahead, paired, windows
 from codeczoo.export.soundtracks import Soundtracks
-from codeczoo.export.sources import Media, Options, Sample, digest, guarded, refuse
+from codeczoo.export.sources import Media, Options, Sample, guarded, refuse
 from codeczoo.io import image, tokens, video
 from codeczoo.io.files import Found
 from codeczoo.io.video_fit import VideoFit
@@ -44,18 +44,13 @@ class Clips(Media):
 
     # --- to tokens ---------------------------------------------------------------------------------------------------
 
-    def _encode(self, files: Iterable[Found], prefix: Prefix) -> Iterator[Sample]:
-        def load(found: Found) -> Sample:
-            """A token file, or a short clip with x; of a long one what the header tells alone."""
-            source = found.source()
-            sha256 = digest(source)
-            if found.path.suffix in self.TOKEN_SUFFIXES:
-                return replace(self.load_tokens(found, prefix), sha256=sha256)
-            x, fit = opened(source, found.path.suffix, SHORT)
-            return Sample(found, None, fit, x=x, sha256=sha256)
+    def _load(self, found: Found, source: Path | bytes) -> Sample:
+        x, fit = opened(source, found.path.suffix, SHORT)
+        return Sample(found, None, fit, x=x)
 
-        loaded = threaded(files, guarded(load), WINDOW * self.runner.batch)
-        for window in windows(loaded, lambda window: len(window) >= WINDOW * self.runner.batch):
+    def encode_loaded(self, samples: Iterable[Sample], prefix: Prefix) -> Iterator[Sample]:
+        """See Media."""
+        for window in windows(samples, lambda window: len(window) >= WINDOW * self.runner.batch):
             batched = iter(self._batched([sample.x for sample in window if sample.x is not None]))
             for sample in window:
                 if sample.x is not None:

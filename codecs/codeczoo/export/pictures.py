@@ -10,7 +10,7 @@ from torch import Tensor
 
 from codeczoo.core.types import Tokens, TokenSpec
 from codeczoo.export.batches import WINDOW, Prefix, Runner, threaded, windows
-from codeczoo.export.sources import Media, Options, Sample, digest, guarded, refuse, refuse_clips
+from codeczoo.export.sources import Media, Options, Sample, guarded, refuse, refuse_clips
 from codeczoo.io import image
 from codeczoo.io.files import Found
 from codeczoo.io.image import Fit
@@ -30,8 +30,28 @@ class Pictures(Media):
         if runner.codec.spec.input_size is None:
             refuse("fit", options.fit, "this codec takes pictures of any size, nothing is to be fitted")
 
-    def _encode(self, files: Iterable[Found], prefix: Prefix) -> Iterator[Sample]:
-        return self._encoded(files, prefix, self.options.fit or "resize")
+    @property
+    def _together(self) -> int:
+        """How many are looked at together: more of them where only those of like size make a batch."""
+        return self.runner.batch if self.runner.codec.spec.input_size else WINDOW * self.runner.batch
+
+    @property
+    def _ahead(self) -> int:
+        return 2 * self._together
+
+    def _load(self, found: Found, source: Path | bytes, fit: str = "resize") -> Sample:
+        x, plan = see(image.read(source), self.runner.codec.spec, self.options.fit or fit)
+        return Sample(found, None, plan, x=x)
+
+    def encode_loaded(self, samples: Iterable[Sample], prefix: Prefix) -> Iterator[Sample]:
+        """See Media."""
+        for window in self._windows(samples):
+            pieces = [piece for sample in window if sample.x is not None for piece in sample.x]
+            done = iter(self.runner.encode(pieces, prefix))
+            for sample in window:
+                if sample.x is not None:
+                    sample = replace(sample, tokens=Tokens.stack([next(done) for _ in sample.x]))
+                yield sample
 
     def _original(self, sample: Sample) -> Sample:
         return sample
@@ -43,24 +63,11 @@ class Pictures(Media):
 
     def clips(self, files: Iterable[Found]) -> Iterator[Sample]:
         """See Media: cropped unless another fit was chosen."""
-        return self._encoded(files, Prefix(), self.options.fit or "crop")
 
-    def _encoded(self, files: Iterable[Found], prefix: Prefix, fit: str) -> Iterator[Sample]:
         def load(found: Found) -> Sample:
-            source = found.source()
-            sha256 = digest(source)
-            if found.path.suffix in self.TOKEN_SUFFIXES:
-                return replace(self.load_tokens(found, prefix), sha256=sha256)
-            x, plan = see(image.read(source), self.runner.codec.spec, fit)
-            return Sample(found, None, plan, x=x, sha256=sha256)
+            return self._load(found, found.source(), "crop")
 
-        for window in self._windows(files, load):
-            pieces = [piece for sample in window if sample.x is not None for piece in sample.x]
-            done = iter(self.runner.encode(pieces, prefix))
-            for sample in window:
-                if sample.x is not None:
-                    sample = replace(sample, tokens=Tokens.stack([next(done) for _ in sample.x]))
-                yield sample
+        return self.encode_loaded(threaded(files, guarded(load), self._ahead), Prefix())
 
     def _decode(self, files: Iterable[Found], prefix: Prefix, place: Callable[[Found], Path]) -> Iterator[Sample]:
         def load(found: Found) -> Sample:
@@ -72,20 +79,18 @@ class Pictures(Media):
                 image.write(place(sample.found), x_hat)
             return replace(sample, x=None)
 
-        return threaded(self._decoded(files, load), write, 2 * self.runner.batch)
+        loaded = threaded(files, guarded(load), self._ahead)
+        return threaded(self._decoded(loaded), write, 2 * self.runner.batch)
 
-    def _decoded(self, files: Iterable[Found], load: Callable[[Found], Sample]) -> Iterator[Sample]:
-        for window in self._windows(files, load):
+    def _decoded(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+        for window in self._windows(samples):
             pieces = [s.tokens[i] for s in window if s.tokens is not None for i in range(s.tokens.batch)]
             done = iter(self.runner.decode(pieces))
             for s in window:
                 yield s if s.tokens is None else replace(s, x=torch.stack([next(done) for _ in range(s.tokens.batch)]))
 
-    def _windows(self, files: Iterable[Found], load: Callable[[Found], Sample]) -> Iterator[list[Sample]]:
-        # Pictures of all sizes batch only with their like, so look at more of them at once.
-        most = self.runner.batch if self.runner.codec.spec.input_size else WINDOW * self.runner.batch
-        loaded = threaded(files, guarded(load), 2 * most)
-        return windows(loaded, lambda window: sum(map(_pieces, window)) >= most)
+    def _windows(self, samples: Iterable[Sample]) -> Iterator[list[Sample]]:
+        return windows(samples, lambda window: sum(map(_pieces, window)) >= self._together)
 
 
 def see(pixels: Tensor, spec: TokenSpec, fit: str) -> tuple[Tensor, Fit | None]:

@@ -16,8 +16,8 @@ from codeczoo.audio.windowed import WindowedCodec
 from codeczoo.core.errors import InputError
 from codeczoo.core.types import Tokens
 from codeczoo.export import foreign
-from codeczoo.export.batches import TOGETHER, WINDOW, Prefix, Runner, ahead, paired, threaded, windows
-from codeczoo.export.sources import Media, Options, Sample, digest, guarded, refuse, refuse_clips
+from codeczoo.export.batches import TOGETHER, WINDOW, Prefix, Runner, ahead, paired, windows
+from codeczoo.export.sources import Media, Options, Sample, guarded, refuse, refuse_clips
 from codeczoo.io import audio, dac_file
 from codeczoo.io.audio_fit import AudioFit, restored, split_channels
 from codeczoo.io.files import Found
@@ -51,19 +51,13 @@ class Recordings(Media):
 
     # --- to tokens ---------------------------------------------------------------------------------------------------
 
-    def _encode(self, files: Iterable[Found], prefix: Prefix) -> Iterator[Sample]:
-        def load(found: Found) -> Sample:
-            """A token file, or a short recording with x; of a long one the digest alone."""
-            source = found.source()
-            sha256 = digest(source)
-            if found.path.suffix in self.TOKEN_SUFFIXES:
-                return replace(self.load_tokens(found, prefix), sha256=sha256)
-            return replace(self._short(found, source), sha256=sha256)
+    def encode_loaded(self, samples: Iterable[Sample], prefix: Prefix) -> Iterator[Sample]:
+        """See Media."""
 
         def encode_long(found: Found) -> Sample:
             return self._encode_long(found, prefix)
 
-        for window in self._windows(threaded(files, guarded(load), WINDOW * self.runner.batch)):
+        for window in self._windows(samples):
             done = iter(self._batched([sample.x for sample in window if sample.x is not None], prefix))
             for sample in window:
                 if sample.x is not None:
@@ -72,8 +66,7 @@ class Recordings(Media):
                     sample = replace(guarded(encode_long)(sample.found), sha256=sample.sha256)
                 yield sample
 
-    def _short(self, found: Found, source: str | Path | bytes) -> Sample:
-        """A recording with x; without where it is long."""
+    def _load(self, found: Found, source: Path | bytes) -> Sample:
         duration = audio.info(source).duration
         if duration is None or duration > self.short:
             return Sample(found)
@@ -83,7 +76,7 @@ class Recordings(Media):
         return Sample(found, None, fit, x=split_channels(own, self.codec.spec.channels))
 
     def _original(self, sample: Sample) -> Sample:
-        return replace(sample, x=self._short(sample.found, sample.found.source()).x)
+        return replace(sample, x=self._load(sample.found, sample.found.source()).x)
 
     def pairs(self, sample: Sample) -> Iterator[tuple[Tensor, Tensor]]:
         """See Media: pieces of CLIP seconds."""

@@ -6,12 +6,13 @@ Nothing else is written, so that a shard that was begun twice, or killed and beg
 import json
 import os
 from base64 import b64decode, b64encode
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice, tee
 from pathlib import Path
 from socket import gethostname
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import compress, decompress
 
 import numpy as np
@@ -104,6 +105,14 @@ class Facts:
         return facts
 
 
+class Job(NamedTuple):
+    """The inputs of a shard: those to be read, and why each other one cannot be, by their numbers in the plan."""
+
+    shard: int
+    present: dict[int, Input]
+    failed: dict[int, str]
+
+
 class Worker:
     """Makes parts.
 
@@ -127,28 +136,54 @@ class Worker:
             runner.codec.sampling = Sampling(**options["sampling"])
         self.pattern: Pattern = build(options["pattern"] | {"spec": spec}, allow=("codeczoo.export.patterns.",))
         self.header = json.dumps(dataset.header_of(runner, self.pattern, "parquet"))
+        self.prefix.check(self.spec)
+        self._jobs: Iterator[Job] = iter(())
+        self._loaded = self.media.loaded((), self.prefix)
 
-    def work(self, shard: int) -> Generator[Facts, None, None]:
+    def work(self, shard: int, following: Iterable[int] = ()) -> Generator[Facts, None, None]:
         """Makes a part. Gives what became of its inputs so far after each of them; the part is there after the last.
+
+        Args:
+            shard: number.
+            following: of shards that are likely to be next, asked one by one: when all files of one have been read,
+                threads begin with those of the next. What the parts hold does not depend on it.
 
         Raises InputError when it cannot be written, or the device's memory does not do.
         """
+        job = next(self._jobs, None)
+        if job is None or job.shard != shard:
+            self._begin(chain([shard], following))
+            job = next(self._jobs)
         try:
-            yield from self._work(shard)
-        except torch.OutOfMemoryError:
-            raise InputError("the device is out of memory: --resume goes on, with a smaller --batch") from None
+            facts = yield from self._work(job)
+        except BaseException as error:
+            self._begin(())
+            if isinstance(error, torch.OutOfMemoryError):
+                why = "the device is out of memory: --resume goes on, with a smaller --batch"
+                raise InputError(why) from None
+            raise
+        yield facts
 
-    def _work(self, shard: int) -> Iterator[Facts]:
-        facts, first = Facts.none(self.plan, shard, self.spec), self.plan.shards[shard].first
-        inputs = list(enumerate(self.plan.inputs_of(shard), first))
-        facts.failed = {number: one.why for number, one in inputs if isinstance(one, Absent) and one.failed}
-        present = [(number, one) for number, one in inputs if not isinstance(one, Absent)]
-        samples = self.media.encode((one.found() for _, one in present), self.prefix)
+    def _begin(self, shards: Iterable[int]) -> None:
+        """The files of these shards are read from now on, instead of others."""
+        self._loaded.close()
+        self._jobs, read = tee(map(self._job, shards))
+        self._loaded = self.media.loaded((one.found() for job in read for one in job.present.values()), self.prefix)
+
+    def _job(self, shard: int) -> Job:
+        inputs = dict(enumerate(self.plan.inputs_of(shard), self.plan.shards[shard].first))
+        failed = {number: one.why for number, one in inputs.items() if isinstance(one, Absent) and one.failed}
+        return Job(shard, {number: one for number, one in inputs.items() if not isinstance(one, Absent)}, failed)
+
+    def _work(self, job: Job) -> Generator[Facts, None, Facts]:
+        facts = Facts.none(self.plan, job.shard, self.spec)
+        facts.failed = job.failed
+        samples = self.media.encode_loaded(islice(self._loaded, len(job.present)), self.prefix)
         if self.cutter is not None:
             samples = self.cutter.cut(samples)
-        with _appearing(self.plan.part(shard)) as temporary:
+        with _appearing(self.plan.part(job.shard)) as temporary:
             writer = parquet.Writer(temporary.parent, self.plan.options["dtype"], temporary.name)
-            for (number, one), sample in zip(present, samples, strict=True):
+            for (number, one), sample in zip(job.present.items(), samples, strict=True):
                 document, ids, why = self._document(one, sample)
                 if document is None or sample.tokens is None:
                     why = " ".join(why.split()).removeprefix(f"{one.where}: ")
@@ -160,7 +195,7 @@ class Worker:
                         facts.missed[number] = why
                 yield facts
             writer.finish({"codeczoo": self.header, FACTS.decode(): facts.dumps()})
-        yield facts
+        return facts
 
     def said(self, one: Input) -> dict[str, Any] | None:
         """What is said of an input: where it is listed and, where that is wanted, in files beside it."""

@@ -1,8 +1,8 @@
 """Files to tokens and back: what is the same for all media. One result per file, in order; a bad one has an error."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import ClassVar
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from codeczoo.core.errors import CodeczooError, InputError
 from codeczoo.core.types import Tokens
-from codeczoo.export.batches import Prefix, Runner
+from codeczoo.export.batches import WINDOW, Prefix, Runner, threaded
 from codeczoo.io import tokens
 from codeczoo.io.audio_fit import AudioFit
 from codeczoo.io.files import Found
@@ -93,10 +93,34 @@ class Media(ABC):
         Raises InputError before the first file for a prefix that the codec cannot do.
         """
         prefix.check(self.runner.codec.spec)
-        return self._encode(files, prefix)
+        return self.encode_loaded(self.loaded(files, prefix), prefix)
+
+    def loaded(self, files: Iterable[Found], prefix: Prefix) -> Generator[Sample, None, None]:
+        """The first half of `encode`: files as threads read them, some ahead.
+
+        Token files come with their tokens, short media with x, long ones with neither; all but bad ones with sha256.
+        """
+
+        def load(found: Found) -> Sample:
+            source = found.source()
+            sha256 = digest(source)
+            known = found.path.suffix in self.TOKEN_SUFFIXES
+            return replace(self.load_tokens(found, prefix) if known else self._load(found, source), sha256=sha256)
+
+        return threaded(files, guarded(load), self._ahead)
 
     @abstractmethod
-    def _encode(self, files: Iterable[Found], prefix: Prefix) -> Iterator[Sample]: ...
+    def encode_loaded(self, samples: Iterable[Sample], prefix: Prefix) -> Iterator[Sample]:
+        """The second half of `encode`."""
+
+    @property
+    def _ahead(self) -> int:
+        """How many files are read before they are wanted."""
+        return WINDOW * self.runner.batch
+
+    @abstractmethod
+    def _load(self, found: Found, source: Path | bytes) -> Sample:
+        """A file that holds media: with x, or where that is long without."""
 
     def complete(self, sample: Sample) -> Sample:
         """A sample that `encode` gave, with what else belongs into its token file: the sound of a clip."""

@@ -8,7 +8,7 @@ header.json appears last: with it the export is finished, and `export.read` open
 import json
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -30,6 +30,11 @@ MANIFEST = "manifest.jsonl"
 def is_done(plan: Plan, shard: int) -> bool:
     """Whether the part of a shard is there. Raises FormatError for a part of another export."""
     return Facts.read(plan, shard) is not None
+
+
+def to_do(plan: Plan, shards: Iterable[int]) -> Iterator[int]:
+    """Those of the shards whose part is not there when it is their turn. Raises as `is_done`."""
+    return (shard for shard in shards if not is_done(plan, shard))
 
 
 def finish(plan: Plan, header: dict[str, Any]) -> dict[str, Any]:

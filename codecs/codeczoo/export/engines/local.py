@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from codeczoo.export.engines.base import Engine
 from codeczoo.export.shard import Facts, Worker
-from codeczoo.export.store import is_done
+from codeczoo.export.store import to_do
 
 
 class Local(Engine):
@@ -19,6 +19,7 @@ class Local(Engine):
 
     def run(self) -> Iterator[Facts]:
         """See Engine."""
-        for shard in range(len(self.worker.plan.shards)):
-            if not is_done(self.worker.plan, shard):
-                yield from self.worker.work(shard)
+        plan = self.worker.plan
+        shards = range(len(plan.shards))
+        for shard in to_do(plan, shards):
+            yield from self.worker.work(shard, to_do(plan, shards[shard + 1 :]))

@@ -8,7 +8,7 @@ part at the end; it is the same part, and the slower one leaves off once it is t
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from itertools import chain
+from itertools import islice
 from pathlib import Path
 from time import monotonic, sleep
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from codeczoo.core.errors import InputError
 from codeczoo.export.engines.base import Engine
 from codeczoo.export.plan import PLAN, Plan
 from codeczoo.export.shard import Facts, Worker
-from codeczoo.export.store import is_done
+from codeczoo.export.store import is_done, to_do
 
 PATIENCE, PAUSE = 120.0, 0.2  # seconds
 VARIABLES = (  # rank, number of ranks, rank on its machine
@@ -72,16 +72,17 @@ class Ranks(Engine):
 
     def run(self) -> Iterator[Facts]:
         """See Engine."""
-        plan = self.worker.plan
+        plan, (number, world, _) = self.worker.plan, self.rank
         shards = range(len(plan.shards))
-        for shard in chain(shards[self.rank.number :: self.rank.world], reversed(shards)):
+        order = [*shards[number::world], *(shard for shard in reversed(shards) if shard % world != number)]
+        for i, shard in enumerate(order):
             if not is_done(plan, shard):
-                yield from self._until_made(shard)
+                yield from self._until_made(shard, to_do(plan, islice(order, i + 1, None)))
 
-    def _until_made(self, shard: int) -> Iterator[Facts]:
+    def _until_made(self, shard: int, following: Iterator[int]) -> Iterator[Facts]:
         """Makes a part until it is there, whoever made it."""
         plan = self.worker.plan
-        with closing(self.worker.work(shard)) as work:
+        with closing(self.worker.work(shard, following)) as work:
             for facts in work:
                 made = Facts.read(plan, shard) if plan.part(shard).is_file() else None
                 yield made or facts
