@@ -493,3 +493,60 @@ def test_another_pattern_has_the_codebooks_that_are_there(place: Place, tmp_path
         assert codes(export.read(f"{out}_shared")) == codes(export.read(tmp_path / name))
     assert run("export", "--from", tmp_path / "all", "-o", tmp_path / "wide", *given, "--pattern", "delay") == 0
     assert export.read(tmp_path / "wide").header["rows"] == 4
+
+
+def test_factors_of_codes_stay_until_others_are_given(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ids of factors, at once and derived, in patterns of one row and of several, in a vocabulary, and back."""
+    new = ("--codec", place.image, "--format", "parquet", "--sidecars")
+    assert run("export", place.photos, "-o", tmp_path / "new", *new, "--factors", "4,2,8") == 0
+    reader = export.read(tmp_path / "new")
+    assert codes(reader) == codes(export.read(place.store))
+    assert [book["size"] for book in reader.header["codebooks"]] == [4, 2, 8] and reader.header["vocab_size"] == 14 + 4
+    file = tmp_path / "words" / "vocabulary.json"
+    assert run("vocabulary", f"image={place.image}:4,2,8:shared", f"own={place.image}", "-o", tmp_path / "words") == 0
+    assert [b.offset for b in Vocabularies.read(file).blocks] == [0, 8 + 4]
+    for number, (options, factors, rows) in enumerate(
+        [
+            ((), [4, 2, 8], None),
+            (("--pattern", "delay"), [4, 2, 8], 3),
+            (("--pattern", "delay", "--delays", "0,0,5"), [4, 2, 8], 3),
+            (("--offsets", "shared", "--vocab-offset", 9), [4, 2, 8], None),
+            (("--tokenizer", place.tokenizer, "--text", "txt"), [4, 2, 8], None),
+            (("--pattern", "parallel", "--factors", "8,8"), [8, 8], 2),
+            (("--pattern", "flat", "--factors", "none"), [], None),
+            (("--vocabulary", file), [4, 2, 8], None),
+            (("--vocabulary", file, "--modality", "own", "--pattern", "flat"), [], None),
+        ]
+    ):
+        out = tmp_path / str(number)
+        assert run("export", "--from", tmp_path / "new", "-o", out, "--format", "npy", *options) == 0
+        derived = export.read(out)
+        assert getattr(derived.pattern, "factors", []) == factors and derived.pattern.rows == rows
+        assert codes(derived) == codes(reader)
+    assert run("decode", tmp_path / "1", "-o", tmp_path / "pictures") == 0
+    capsys.readouterr()
+    for wrong, message in [
+        (("--factors", "none"), "the export has factors [4, 2, 8], not none: give a --pattern"),
+        (("--factors", "4,4", "--pattern", "flat"), "factors [4, 4] make 16 codes, a codebook has 64"),
+        (("--vocabulary", file, "--factors", "8,8"), "has [4, 2, 8]"),
+        (("--vocabulary", file, "--modality", "own"), "not none: give a --pattern"),
+        (("--tokenizer", place.tokenizer, "--factors", "4,4", "--pattern", "flat"), "a codebook has 64"),
+    ]:
+        assert run("export", "--from", tmp_path / "new", "-o", tmp_path / "x", "--format", "npy", *wrong) == 2
+        told = capsys.readouterr().err
+        assert message in told and told.count("\n") == 1, told
+    assert run("vocabulary", f"image={place.image}:4,4", "-o", tmp_path / "no") == 2
+    assert "a codebook has 64" in capsys.readouterr().err and not (tmp_path / "no").exists()
+
+
+def test_factored_codebooks_that_are_there(place: Place, tmp_path: Path) -> None:
+    """Two of four codebooks of 24, as digits of 4 and 6."""
+    given = ("--format", "parquet", "--factors", "4,6")
+    assert run("export", place.sounds, "-o", tmp_path / "two", *given, "--codec", place.audio, "--codebooks", 2) == 0
+    for number, options in enumerate([("--pattern", "delay"), ("--offsets", "shared")]):
+        out = tmp_path / str(number)
+        assert run("export", "--from", tmp_path / "two", "-o", out, "--format", "npy", *options) == 0
+        assert codes(export.read(out)) == codes(export.read(tmp_path / "two"))
+    assert export.read(tmp_path / "0").header["rows"] == 4

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codeczoo import export
+from codeczoo.core.config import build
 from codeczoo.core.errors import FormatError, InputError
 from codeczoo.core.types import StreamSpec, Tokens, TokenSpec
 from codeczoo.export import dataset
@@ -18,6 +19,7 @@ from codeczoo.export.dataset import Document
 from codeczoo.export.patterns import (
     CoarseFirst,
     Delay,
+    Factored,
     Flat,
     FrameMajor,
     LayerMajor,
@@ -27,6 +29,7 @@ from codeczoo.export.patterns import (
     sizes_of,
 )
 from codeczoo.export.patterns.flat import OneRow
+from codeczoo.quantizers.fsq import FSQ
 
 K, CARD = 4, 16
 MOSHI = [0, 1, 1, 1]
@@ -217,6 +220,48 @@ def test_ids_that_are_cut_or_of_another_shape_are_told(pattern: Pattern) -> None
             pattern.tokens(ids[:, :-1])
 
 
+@pytest.mark.parametrize("name", PATTERNS)
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_factored_codes_come_back_in_every_pattern(name: str, data: st.DataObject) -> None:
+    spec = data.draw(st.sampled_from([spec_of((24,) * 3), spec_of((24,))]))
+    factors = data.draw(st.sampled_from([[2, 3, 4], [4, 6], [2, 2, 2, 3]]))
+    lengths = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=3))
+    pattern = Factored(spec, factors, PATTERNS[name])
+    fixed = isinstance(pattern.digits, OneRow) and pattern.digits.codebooks is not None
+    codebooks = None if fixed else data.draw(st.integers(1, len(spec.streams[0].vocab_sizes)))
+    tokens = document(lengths, spec, codebooks, data.draw(st.integers(0, 99)))
+    ids = pattern.ids(tokens)
+    assert ids.min() >= pattern.vocabulary.offset and ids.max() < pattern.vocabulary.size
+    assert pattern.rows == (None if ids.ndim == 1 else len(spec.streams[0].vocab_sizes) * len(factors))
+    assert same(pattern.tokens(ids, sizes_of(tokens), grid_of(tokens)), tokens)
+    books = pattern.books(ids, grid_of(tokens))
+    for k, factor in enumerate(factors):  # of the first codebook
+        digits = ids[books == k] - pattern.vocabulary.first[k]
+        below = int(np.prod(factors[:k]))
+        codes = np.concatenate([tokens[i].codes[0, 0].numpy() for i in range(tokens.batch)])
+        assert sorted(digits) == sorted(codes // below % factor)
+    again = build(pattern.to_dict() | {"spec": spec}, ("codeczoo.export.patterns.",))
+    assert again.to_dict() == pattern.to_dict() and np.array_equal(again.ids(tokens), ids)
+
+
+def test_factors_of_an_fsq_are_the_levels_of_its_channels() -> None:
+    fsq = FSQ([8, 5, 3])
+    codes = fsq.encode(torch.randn(1, 3, 40, generator=torch.Generator().manual_seed(0)))  # (1, 1, 40)
+    spec = spec_of((120,))
+    ids = Factored(spec, [8, 5, 3], Parallel).ids(Tokens(spec, (codes,), torch.tensor([[40]]), None, 24000))
+    halves = torch.tensor([[4], [2], [1]])
+    assert np.array_equal(ids[:, 1:], (fsq.decode(codes)[0] * halves + halves).round().long())
+
+
+def test_half_a_code_is_told() -> None:
+    pattern = Factored(spec_of((24,)), [2, 3, 4], Flat)
+    ids = pattern.ids(document([5], pattern.spec))
+    lower = ids[(pattern.books(ids) < 2)]  # two of three digits of every code
+    with pytest.raises(FormatError, match="2 digits at each position are no codes of 3 digits"):
+        pattern.tokens(lower, (1600,), (5,))
+
+
 def test_sizes_follow_from_generated_ids_where_the_spec_has_a_rate() -> None:
     ids = Delay(SPEC).ids(document([10, 4]))
     assert Delay(SPEC).tokens(ids).size.tolist() == [[3200], [1280]]
@@ -233,6 +278,10 @@ def test_sizes_follow_from_generated_ids_where_the_spec_has_a_rate() -> None:
         (lambda: Flat(SPEC, 0, "both"), "own or shared, got 'both'"),  # type: ignore[arg-type]
         (lambda: Flat(SPEC, 0, "shared").ids(document([3], codebooks=2)), "2 codebooks; shared ids want 4"),
         (lambda: Flat(TokenSpec("audio", "second", SPEC.streams * 2), 0, "shared"), "codecs of one stream"),
+        (lambda: Factored(SPEC, [4, 5], Flat), "make 20 codes, a codebook has 16"),
+        (lambda: Factored(SPEC, [16], Flat), "at least two factors"),
+        (lambda: Factored(SPEC, [16, 1], Flat), "of at least 2"),
+        (lambda: Factored(SPEC, [4, 4], Flat).ids(document([3], UNEVEN)), "another codec"),
         (lambda: Parallel(SPEC, codebooks=0), r"1\.\.4, got 0"),
         (lambda: Parallel(SPEC, vocab_offset=-1), "at least 0, got -1"),
         (lambda: Parallel(SPEC, 2).ids(document([3])), "4 codebooks"),
@@ -248,7 +297,10 @@ def test_wrong_arguments_are_told(make: Callable[[], object], message: str) -> N
 @pytest.mark.parametrize("format_", export.FORMATS)
 @pytest.mark.parametrize(
     "pattern",
-    [Flat(SPEC), LayerMajor(SPEC, 5), Parallel(SPEC, 3), Delay(SPEC, 3, [0, 2, 2], 70000), CoarseFirst(SPEC, 3)],
+    [
+        Flat(SPEC), LayerMajor(SPEC, 5), Parallel(SPEC, 3), Delay(SPEC, 3, [0, 2, 2], 70000), CoarseFirst(SPEC, 3),
+        Factored(SPEC, [2, 8], Flat), Factored(SPEC, [4, 4], Delay),
+    ],
 )
 def test_writers_keep_rows(tmp_path: Path, format_: str, pattern: Pattern) -> None:
     documents = [document([5 + i] * (1 + i % 2), codebooks=1 + i % 3, seed=i) for i in range(5)]

@@ -27,6 +27,7 @@ from torch import Tensor
 import codeczoo.export
 from codeczoo.export.dataset import Reader
 from codeczoo.export.patterns import Ids
+from codeczoo.nn.hardware import bf16_is_fast
 
 
 class Task(L.LightningModule):
@@ -53,6 +54,8 @@ class Task(L.LightningModule):
         self.valid.append(self.model.loss(self.stepwise(batch)))
 
     def on_validation_epoch_end(self) -> None:
+        if not self.losses:  # time was up right after a validation
+            return
         val = float(torch.stack(self.valid).mean()) / math.log(2)
         train = float(torch.stack(self.losses).mean()) / math.log(2)
         self.losses = []
@@ -137,8 +140,10 @@ def main() -> None:
     model = LanguageModel(size, args.dropout)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {train.header['tokens']:,} ids")
     task = Task(model, args.lr, args.steps, args.output)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     trainer = L.Trainer(
-        max_steps=args.steps, max_time={"minutes": args.minutes}, precision="bf16-mixed", gradient_clip_val=1.0,
+        max_steps=args.steps, max_time={"minutes": args.minutes}, gradient_clip_val=1.0,
+        precision="bf16-mixed" if bf16_is_fast(device) else "32-true",
         val_check_interval=args.every, check_val_every_n_epoch=None, num_sanity_val_steps=0, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip

@@ -24,6 +24,11 @@ def steps(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
+def factors(text: str) -> list[int]:
+    """As `steps`; "none" for no factors."""
+    return [] if text == "none" else steps(text)
+
+
 def add(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     group = parser.add_argument_group("ids", "see docs/export.md")
@@ -32,6 +37,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--delays", type=steps, metavar="N,N", help=f"steps {what}")
     what = "whether codebooks share ids (default: own in patterns of one row, shared in those of several)"
     group.add_argument("--offsets", choices=OFFSETS, help=what)
+    what = "of every code, e.g. the levels 8,8,8,5,5,5 of an FSQ: an id for each instead of one of 64000 (default none)"
+    group.add_argument("--factors", type=factors, metavar="N,N", help=what)
     group.add_argument("--vocab-offset", type=int, metavar="N", help="id of the first code (default 0)")
     group.add_argument("--vocabulary", metavar="FILE", help="made by `codeczoo vocabulary`: says where the ids begin")
     what = "of the vocabulary (default: what the codec takes: image, audio or video)"
@@ -51,6 +58,7 @@ class Place:
 
     Args:
         given: arguments of the pattern: vocab_offset, offsets; without those that nobody chose.
+        factors: of every code; none: a code is one id.
         size: of the whole vocabulary, where it is more than this codec's.
         about: for the header.
         tokenizer: for text; None where there is none.
@@ -58,6 +66,7 @@ class Place:
     """
 
     given: dict[str, Any]
+    factors: tuple[int, ...] = ()
     size: int = 0
     about: dict[str, Any] | None = None
     tokenizer: Any = None
@@ -83,16 +92,18 @@ def place_of(args: argparse.Namespace, spec: "TokenSpec", codec: str, weights_ha
     if args.vocabulary is not None:
         return _in_vocabulary(args, spec, weights_hash)
     chosen = {} if args.offsets is None else {"offsets": args.offsets}
+    factors = tuple(args.factors or ())
     if args.tokenizer is None:
-        return Place(chosen if args.vocab_offset is None else chosen | {"vocab_offset": args.vocab_offset})
+        return Place(chosen if args.vocab_offset is None else chosen | {"vocab_offset": args.vocab_offset}, factors)
     from codeczoo.export import text
     from codeczoo.export.vocabulary import Block, stacked
 
     tokenizer = text.load(Path(args.tokenizer))
-    words = stacked(text.size_of(tokenizer), [Block(spec.media, codec, weights_hash, spec, 0, args.offsets or "own")])
+    block = Block(spec.media, codec, weights_hash, spec, 0, args.offsets or "own", factors)
+    words = stacked(text.size_of(tokenizer), [block])
     about = {"modality": spec.media, "text": words.text, "size": words.size}
     extended = text.extend(tokenizer, words.blocks)
-    return Place(chosen | {"vocab_offset": words.text}, words.size, about, extended, True)
+    return Place(chosen | {"vocab_offset": words.text}, factors, words.size, about, extended, True)
 
 
 def _in_vocabulary(args: argparse.Namespace, spec: "TokenSpec", weights_hash: str) -> Place:
@@ -106,9 +117,12 @@ def _in_vocabulary(args: argparse.Namespace, spec: "TokenSpec", weights_hash: st
         raise InputError(f"'{name}' of {path} is {block.codec} (weights {block.weights_hash}), not {weights_hash}")
     if args.offsets not in (None, block.offsets):
         raise InputError(f"--offsets {args.offsets}: '{name}' of {path} has {block.offsets} ones")
+    if args.factors is not None and tuple(args.factors) != block.factors:
+        raise InputError(f"--factors {args.factors}: '{name}' of {path} has {list(block.factors) or 'none'}")
     about = {"modality": name, "text": words.text, "size": words.size}
     tokenizer = text.load(path.with_name(TOKENIZER)) if args.text is not None else None
-    return Place({"vocab_offset": block.offset, "offsets": block.offsets}, words.size, about, tokenizer)
+    given = {"vocab_offset": block.offset, "offsets": block.offsets}
+    return Place(given, block.factors, words.size, about, tokenizer)
 
 
 def pattern_of(args: argparse.Namespace, spec: "TokenSpec", place: Place, prefix: "Prefix") -> "Pattern":
@@ -120,9 +134,14 @@ def pattern_of(args: argparse.Namespace, spec: "TokenSpec", place: Place, prefix
     takes = getattr(patterns, name).OPTIONS
     if args.delays is not None and "delays" not in takes:
         raise InputError(f"--delays: pattern {args.pattern or 'flat'} has none")
-    options = {"delays": args.delays, "codebooks": prefix.codebooks}
-    tree = {"_target_": f"codeczoo.export.patterns.{name}", "spec": spec} | place.given
-    pattern: Pattern = build(tree | {key: options[key] for key in takes if key in options})
+    codebooks = prefix.codebooks and prefix.codebooks * max(1, len(place.factors))
+    options = {"delays": args.delays, "codebooks": codebooks}
+    tree = {"_target_": f"codeczoo.export.patterns.{name}"} | place.given
+    tree |= {key: options[key] for key in takes if key in options}
+    if place.factors:
+        digits, target = tree | {"_partial_": True}, "codeczoo.export.patterns.Factored"
+        tree = {"_target_": target, "factors": place.factors, "pattern": digits}
+    pattern: Pattern = build(tree | {"spec": spec})
     return pattern
 
 

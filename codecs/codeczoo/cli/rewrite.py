@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ def run(args: argparse.Namespace) -> int:
         what = f"--{given[0]}" if given else f"PATH {args.paths[0]}"
         raise InputError(f"{what} is about encoding; with --from nothing is encoded")
     report, reader = common.Report(args.json), dataset.read(args.from_)
+    if args.factors is None and args.vocabulary is None:
+        args.factors = factors_of(reader)
     place = ids.place_of(args, reader.spec, reader.header["codec"], reader.header["weights_hash"])
     pattern = pattern_of(args, reader, place)
     vary = vary_of(args, reader)
@@ -60,11 +63,27 @@ def pattern_of(args: argparse.Namespace, reader: "Reader", place: ids.Place) -> 
     codebooks = args.codebooks or codebooks_of(reader)
     if args.pattern is not None:
         stays = {} if "vocab_offset" in place.given else {"vocab_offset": reader.pattern.vocabulary.offset}
-        return ids.pattern_of(args, reader.spec, ids.Place(stays | place.given), Prefix(codebooks=codebooks))
+        chosen = replace(place, given=stays | place.given)
+        return ids.pattern_of(args, reader.spec, chosen, Prefix(codebooks=codebooks))
     if args.delays is not None:
         raise InputError("--delays belongs to a --pattern")
-    shared = {"codebooks": codebooks} if place.given.get("offsets") == "shared" and codebooks else {}
-    return build(reader.header["pattern"] | {"spec": reader.spec} | place.given | shared) if place.given else None
+    now = factors_of(reader)
+    if [*place.factors] != now:
+        raise InputError(f"the export has factors {now or 'none'}, not {[*place.factors] or 'none'}: give a --pattern")
+    if not place.given:
+        return None
+    stays, given = reader.header["pattern"], place.given
+    if given.get("offsets") == "shared" and codebooks:
+        given = given | {"codebooks": codebooks * max(1, len(now))}
+    tree = stays | {"pattern": stays["pattern"] | given} if now else stays | given
+    return build(tree | {"spec": reader.spec})
+
+
+def factors_of(reader: "Reader") -> list[int]:
+    """Of the codes of an export; none: a code is one id."""
+    from codeczoo.export.patterns import Factored
+
+    return reader.pattern.factors if isinstance(reader.pattern, Factored) else []
 
 
 def codebooks_of(reader: "Reader") -> int | None:

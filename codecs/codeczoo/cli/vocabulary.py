@@ -21,8 +21,8 @@ def add_parser(subparsers: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    what = "a name and its codec; with :shared behind it, all codebooks have the same ids (docs/export.md)"
-    parser.add_argument("parts", nargs="+", metavar="NAME=CODEC", help=what)
+    what = "a name and its codec; then :8,8,8,5,5,5, factors of its codes, and :shared, the same ids for all codebooks"
+    parser.add_argument("parts", nargs="+", metavar="NAME=CODEC", help=f"{what} (docs/export.md)")
     what = "folder for vocabulary.json and, with --tokenizer, tokenizer/"
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help=what)
     text = parser.add_mutually_exclusive_group()
@@ -49,8 +49,9 @@ def run(args: argparse.Namespace) -> int:
         if not (is_one and name and codec):
             raise InputError(f"'{part}': NAME=CODEC is wanted, e.g. image=runs/titok")
         codec, offsets = codec.removesuffix(":shared"), OFFSETS[codec.endswith(":shared")]
+        codec, factors = factored(codec)
         loaded = zoo.load(codec)
-        blocks.append(Block(name, codec, zoo.weights_hash(loaded), loaded.spec, 0, offsets))
+        blocks.append(Block(name, codec, zoo.weights_hash(loaded), loaded.spec, 0, offsets, factors))
     words = stacked(args.vocab_offset if tokenizer is None else text.size_of(tokenizer), blocks)
     if tokenizer is not None:
         text.extend(tokenizer, words.blocks).save_pretrained(str(out / TOKENIZER))
@@ -64,3 +65,10 @@ def run(args: argparse.Namespace) -> int:
         rows.append({"ids of": block.name, "from": ids.offset, "to": ids.size - 1, **ids.special})
     common.table(("ids of", "from", "to", "start", "end", "pad", "separator"), rows)
     return 0
+
+
+def factored(part: str) -> tuple[str, tuple[int, ...]]:
+    """A codec's name and the factors behind it, CODEC or CODEC:8,8,8."""
+    codec, _, numbers = part.rpartition(":")
+    digits = numbers.split(",")
+    return (codec, tuple(map(int, digits))) if codec and all(map(str.isdecimal, digits)) else (part, ())

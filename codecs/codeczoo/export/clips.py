@@ -127,7 +127,7 @@ class Clips(Media):
 
     def _seen(self, x: Tensor) -> Tensor:
         """uint8 pixels as the codec sees them, in [0, 1]."""
-        return x.to(self.runner.device).float() / 255
+        return x.to(self.runner.device).float().div_(255)
 
     # --- back to clips -----------------------------------------------------------------------------------------------
 

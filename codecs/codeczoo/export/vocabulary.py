@@ -12,7 +12,7 @@ from typing import Any
 
 from codeczoo.core.errors import FormatError, InputError, nearest
 from codeczoo.core.types import TokenSpec
-from codeczoo.export.patterns import Offsets, Vocabulary
+from codeczoo.export.patterns import Offsets, Vocabulary, split_spec
 from codeczoo.export.patterns.flat import SPECIALS
 from codeczoo.io.files import atomic
 
@@ -31,6 +31,7 @@ class Block:
         spec: of its tokens.
         offset: its first id.
         offsets: whether its codebooks share their ids.
+        factors: of its codes, each with ids of its own; none: a code is one id. See `patterns.Factored`.
     """
 
     name: str
@@ -39,11 +40,13 @@ class Block:
     spec: TokenSpec
     offset: int
     offsets: Offsets = "own"
+    factors: tuple[int, ...] = ()
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Which id means what."""
-        return Vocabulary.of(self.spec, self.offset, SPECIALS, self.offsets)
+        """Which id means what. Raises InputError for factors that are not those of a codebook."""
+        spec = split_spec(self.spec, self.factors) if self.factors else self.spec
+        return Vocabulary.of(spec, self.offset, SPECIALS, self.offsets)
 
     def names(self) -> list[str]:
         """A name for each id, in order: <image_7>; <audio_2_7> for code 7 of the third codebook; then the specials."""
@@ -63,6 +66,7 @@ class Block:
             "spec": self.spec.to_dict(),
             "offset": self.offset,
             "offsets": self.offsets,
+            "factors": list(self.factors),
             "size": ids.size - self.offset,
             "codebooks": ids.codebooks(),
             "special_ids": ids.special,
@@ -72,7 +76,8 @@ class Block:
     def from_dict(name: str, values: dict[str, Any]) -> "Block":
         """Raises KeyError, TypeError or CodeczooError for values that `to_dict` did not make."""
         spec, keys = TokenSpec.from_dict(values["spec"]), ("codec", "weights_hash", "offset", "offsets")
-        return Block(name, spec=spec, **{key: values[key] for key in keys})
+        factors = tuple(values.get("factors", ()))
+        return Block(name, spec=spec, factors=factors, **{key: values[key] for key in keys})
 
 
 @dataclass(frozen=True)

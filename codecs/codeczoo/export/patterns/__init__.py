@@ -6,10 +6,11 @@ header of every export.
 """
 
 from codeczoo.export.patterns.base import Ids, Offsets, Pattern, Vocabulary, grid_of, sizes_of
+from codeczoo.export.patterns.factored import Factored, split_spec
 from codeczoo.export.patterns.flat import Flat, FrameMajor, LayerMajor
 from codeczoo.export.patterns.wide import CoarseFirst, Delay, Parallel
 
 __all__ = [
-    "CoarseFirst", "Delay", "Flat", "FrameMajor", "Ids", "LayerMajor", "Offsets", "Parallel", "Pattern", "Vocabulary",
-    "grid_of", "sizes_of",
+    "CoarseFirst", "Delay", "Factored", "Flat", "FrameMajor", "Ids", "LayerMajor", "Offsets", "Parallel", "Pattern",
+    "Vocabulary", "grid_of", "sizes_of", "split_spec",
 ]  # fmt: skip
