@@ -292,6 +292,21 @@ def test_bad_requests_get_one_line_and_exit_code_2(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize("first", [False, True])
+def test_one_process_of_a_training_says_where_it_is(
+    interrupted: bool, first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from codeczoo.engine import run as engine
+
+    outcome = engine.Outcome(tmp_path / "run", 3, interrupted, first)
+    monkeypatch.setattr(engine, "train", lambda config, out, resume: outcome)
+    assert run("train", "image/titok_tiny") == (130 if interrupted else 0)
+    told = capsys.readouterr()
+    assert told.out == (f"{tmp_path / 'run'}\n" if first and not interrupted else "")
+    assert told.err.count("interrupted at step 3") == (first and interrupted)
+
+
 def test_interruption_ends_with_130(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

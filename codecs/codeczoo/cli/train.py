@@ -48,12 +48,12 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write(summary(config, parameter_count(config), missing(config)))
         return 0
     outcome = train(config, args.out, args.resume)
-    if outcome.interrupted:
+    if outcome.interrupted and outcome.first:
         again = shlex.join(["codeczoo", "train", args.recipe, *args.overrides, "--resume", str(outcome.folder)])
         sys.stderr.write(f"interrupted at step {outcome.step}, checkpoint saved; go on with: {again}\n")
-        return 130
-    sys.stdout.write(f"{outcome.folder}\n")
-    return 0
+    elif outcome.first:
+        sys.stdout.write(f"{outcome.folder}\n")
+    return 130 if outcome.interrupted else 0
 
 
 def summary(config: dict[str, Any], parameters: int, unset: list[str]) -> str:

@@ -34,11 +34,13 @@ class Outcome:
         folder: of the run, with its checkpoint, weights, curve and pictures.
         step: effective batches done.
         interrupted: by Ctrl-C, after saving.
+        first: whether this process is the first of those that trained: the folder is its.
     """
 
     folder: Path
     step: int
     interrupted: bool
+    first: bool
 
 
 def train(config: Mapping[str, Any], out: str | Path = "runs", resume: str | None = None) -> Outcome:
@@ -85,7 +87,7 @@ def _fit(
             trainer.fit(task, data, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
         except Interrupted:
             interrupted = True
-    return Outcome(folder, task.batches // task.accumulate, interrupted)
+    return Outcome(folder, task.batches // task.accumulate, interrupted, trainer.is_global_zero)
 
 
 def build_task(config: Mapping[str, Any]) -> CodecTask:
