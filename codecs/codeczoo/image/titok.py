@@ -18,6 +18,7 @@ from codeczoo.core.base import Codec, Quantizer
 from codeczoo.core.errors import ConfigError, InputError
 from codeczoo.core.types import Reconstruction, StreamSpec, Tokens, TokenSpec
 from codeczoo.image import maskgit_vqgan
+from codeczoo.quantizers.dropout import kept
 
 MODULE = "codeczoo.image.titok"
 SIZES = {  # width, depth, heads of the authors' named sizes
@@ -132,7 +133,7 @@ class TiTok(Codec):
         z = self.quantizer.decode(codes[:, :, :longest])
         if bool((lengths == longest).all()):
             return z, None
-        return z, torch.arange(longest, device=lengths.device) < lengths[:, None]  # (B, n)
+        return z, kept(lengths, longest)  # (B, n)
 
     def render(self, z: Tensor, valid: Tensor | None = None) -> Tensor:
         """Quantized latents (B, D, n) to x_hat (B, 3, H, W), not clamped."""
