@@ -528,17 +528,26 @@ def test_factors_of_codes_stay_until_others_are_given(
     assert run("decode", tmp_path / "1", "-o", tmp_path / "pictures") == 0
     capsys.readouterr()
     for wrong, message in [
-        (("--factors", "none"), "the export has factors [4, 2, 8], not none: give a --pattern"),
+        (("--factors", "none"), "the export has factors 4,2,8; for none say the --pattern too"),
         (("--factors", "4,4", "--pattern", "flat"), "factors [4, 4] make 16 codes, a codebook has 64"),
-        (("--vocabulary", file, "--factors", "8,8"), "has [4, 2, 8]"),
-        (("--vocabulary", file, "--modality", "own"), "not none: give a --pattern"),
+        (("--vocabulary", file, "--factors", "8,8"), "has 4,2,8"),
+        (("--vocabulary", file, "--modality", "own"), "for none say the --pattern too"),
         (("--tokenizer", place.tokenizer, "--factors", "4,4", "--pattern", "flat"), "a codebook has 64"),
     ]:
         assert run("export", "--from", tmp_path / "new", "-o", tmp_path / "x", "--format", "npy", *wrong) == 2
         told = capsys.readouterr().err
         assert message in told and told.count("\n") == 1, told
-    assert run("vocabulary", f"image={place.image}:4,4", "-o", tmp_path / "no") == 2
-    assert "a codebook has 64" in capsys.readouterr().err and not (tmp_path / "no").exists()
+    for wrong, message in [
+        ((f"image={place.image}:4,4",), "a codebook has 64"),
+        ((f"image={place.image}:none",), "':none' is neither :shared nor factors like :8,8,8"),
+        ((f"image={place.image}:8,8,",), "':8,8,' is neither"),
+    ]:
+        assert run("vocabulary", *wrong, "-o", tmp_path / "no") == 2
+        assert message in capsys.readouterr().err and not (tmp_path / "no").exists()
+    assert run("vocabulary", f"image={place.image}:shared:4,2,8", "-o", tmp_path / "turned") == 0
+    assert Vocabularies.read(tmp_path / "turned" / "vocabulary.json").size == 8 + 4
+    card = (tmp_path / "new" / "README.md").read_text()
+    assert "| pattern | Flat (vocab_offset 0, offsets own) of factors 4, 2, 8 |" in card
 
 
 def test_factored_codebooks_that_are_there(place: Place, tmp_path: Path) -> None:

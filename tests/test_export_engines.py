@@ -30,9 +30,10 @@ from PIL import Image
 import codeczoo
 from codeczoo import export, zoo
 from codeczoo.cli.main import main
-from codeczoo.core.errors import InputError
-from codeczoo.export import clips, shard
+from codeczoo.core.errors import FormatError, InputError
+from codeczoo.export import clips, parquet, shard
 from codeczoo.export.batches import Runner
+from codeczoo.export.engines.local import Local
 from codeczoo.export.engines.ranks import Rank, Ranks, this_rank
 from codeczoo.export.pictures import Pictures
 from codeczoo.export.plan import Plan
@@ -368,6 +369,51 @@ def test_a_worker_may_be_told_wrong_what_follows(case: Case, tmp_path: Path, mon
     for number, following in [(0, [3, 1]), (1, []), (4, [2]), (2, [0]), (5, [5])]:
         assert [*worker.work(number, following)][-1].shard == number
         assert worker.plan.part(number).read_bytes() == (case.whole / worker.plan.part(number).name).read_bytes()
+
+
+def test_a_part_that_failed_shifts_no_other(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever went wrong, and though another worker has made the part meanwhile."""
+    worker = worker_of(case, tmp_path / "out", monkeypatch)
+    shutil.copy(case.whole / worker.plan.part(0).name, worker.plan.part(0))
+    for error in (FileNotFoundError("gone"), OSError("full"), RuntimeError("bad"), KeyboardInterrupt()):
+        with monkeypatch.context() as patches:
+            patches.setattr(parquet.Writer, "add", raising(error))
+            with pytest.raises((InputError, RuntimeError, KeyboardInterrupt)):
+                [*worker.work(0, [1])]
+        assert [*worker.work(1)][-1].shard == 1
+        assert worker.plan.part(1).read_bytes() == (case.whole / worker.plan.part(1).name).read_bytes()
+        worker.plan.part(1).unlink()
+
+
+def raising(error: BaseException) -> Any:
+    def run(*_: Any) -> None:
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize("engine", [Local, lambda worker: Ranks(worker, Rank(0, 2, 0))])
+def test_an_engine_leaves_no_thread_behind(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Any
+) -> None:
+    """Though a part whose files have been read already is made by another before it is begun."""
+    worker, before = worker_of(case, tmp_path / "out", monkeypatch), set(threading.enumerate())
+    for facts in engine(worker).run():
+        if facts.shard == 0 and facts.documents == 1:
+            for number in range(1, len(worker.plan.shards)):
+                shutil.copy(case.whole / worker.plan.part(number).name, worker.plan.part(number))
+    assert set(threading.enumerate()) <= before
+
+
+def test_trouble_of_a_later_shard_is_told_at_its_turn(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = worker_of(case, tmp_path / "out", monkeypatch)
+    shutil.copy(case.whole / worker.plan.part(0).name, worker.plan.part(2))  # of another shard
+    made = []
+    with pytest.raises(FormatError, match="a part of another export"):
+        made.extend(facts.shard for facts in Local(worker).run())
+    assert set(made) == {0, 1} and worker.plan.part(1).is_file()
 
 
 @pytest.mark.parametrize("shared", [0, 5])

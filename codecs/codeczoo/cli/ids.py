@@ -9,6 +9,8 @@ from codeczoo.core.errors import InputError
 from codeczoo.export import OFFSETS, PATTERNS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from codeczoo.core.types import TokenSpec
     from codeczoo.export.batches import Prefix
     from codeczoo.export.derive import Change, Vary
@@ -29,11 +31,16 @@ def factors(text: str) -> list[int]:
     return [] if text == "none" else steps(text)
 
 
+def listed(numbers: "Sequence[int]") -> str:
+    """Numbers as they are given."""
+    return ",".join(map(str, numbers)) or "none"
+
+
 def add(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     group = parser.add_argument_group("ids", "see docs/export.md")
     group.add_argument("--pattern", choices=PATTERNS, help="order of the ids (default flat; with --from as there)")
-    what = "of each codebook, for delay (default 0,1,2,..) and coarse-first (all but the first codebook, default 0)"
+    what = "of each codebook or digit, for delay (default 0,1,2,..) and coarse-first (all but the first, default 0)"
     group.add_argument("--delays", type=steps, metavar="N,N", help=f"steps {what}")
     what = "whether codebooks share ids (default: own in patterns of one row, shared in those of several)"
     group.add_argument("--offsets", choices=OFFSETS, help=what)
@@ -80,8 +87,18 @@ class Place:
             self.tokenizer.save_pretrained(str(folder / TOKENIZER))
 
 
-def place_of(args: argparse.Namespace, spec: "TokenSpec", codec: str, weights_hash: str) -> Place:
-    """What the arguments say. Raises InputError for those that do not go together, or for another codec's part."""
+def place_of(
+    args: argparse.Namespace, spec: "TokenSpec", codec: str, weights_hash: str, now: "Sequence[int]" = ()
+) -> Place:
+    """What the arguments say. Raises InputError for those that do not go together, or for another codec's part.
+
+    Args:
+        args: of the options.
+        spec: of the tokens.
+        codec: its name.
+        weights_hash: of its weights.
+        now: factors of an export that is there, which stay where nothing else is said.
+    """
     ways = [name for name in ("vocabulary", "tokenizer", "vocab_offset") if getattr(args, name) is not None]
     if len(ways) > 1:
         raise InputError(f"{' and '.join('--' + way.replace('_', '-') for way in ways)} both say where the ids begin")
@@ -92,7 +109,7 @@ def place_of(args: argparse.Namespace, spec: "TokenSpec", codec: str, weights_ha
     if args.vocabulary is not None:
         return _in_vocabulary(args, spec, weights_hash)
     chosen = {} if args.offsets is None else {"offsets": args.offsets}
-    factors = tuple(args.factors or ())
+    factors = tuple(now if args.factors is None else args.factors)
     if args.tokenizer is None:
         return Place(chosen if args.vocab_offset is None else chosen | {"vocab_offset": args.vocab_offset}, factors)
     from codeczoo.export import text
@@ -118,7 +135,7 @@ def _in_vocabulary(args: argparse.Namespace, spec: "TokenSpec", weights_hash: st
     if args.offsets not in (None, block.offsets):
         raise InputError(f"--offsets {args.offsets}: '{name}' of {path} has {block.offsets} ones")
     if args.factors is not None and tuple(args.factors) != block.factors:
-        raise InputError(f"--factors {args.factors}: '{name}' of {path} has {list(block.factors) or 'none'}")
+        raise InputError(f"--factors {listed(args.factors)}: '{name}' of {path} has {listed(block.factors)}")
     about = {"modality": name, "text": words.text, "size": words.size}
     tokenizer = text.load(path.with_name(TOKENIZER)) if args.text is not None else None
     given = {"vocab_offset": block.offset, "offsets": block.offsets}

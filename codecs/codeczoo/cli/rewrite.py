@@ -25,9 +25,7 @@ def run(args: argparse.Namespace) -> int:
         what = f"--{given[0]}" if given else f"PATH {args.paths[0]}"
         raise InputError(f"{what} is about encoding; with --from nothing is encoded")
     report, reader = common.Report(args.json), dataset.read(args.from_)
-    if args.factors is None and args.vocabulary is None:
-        args.factors = factors_of(reader)
-    place = ids.place_of(args, reader.spec, reader.header["codec"], reader.header["weights_hash"])
+    place = ids.place_of(args, reader.spec, reader.header["codec"], reader.header["weights_hash"], factors_of(reader))
     pattern = pattern_of(args, reader, place)
     vary = vary_of(args, reader)
     header = write(args, reader, ids.change_of(args, place, pattern, vary), place)
@@ -69,7 +67,8 @@ def pattern_of(args: argparse.Namespace, reader: "Reader", place: ids.Place) -> 
         raise InputError("--delays belongs to a --pattern")
     now = factors_of(reader)
     if [*place.factors] != now:
-        raise InputError(f"the export has factors {now or 'none'}, not {[*place.factors] or 'none'}: give a --pattern")
+        have, wanted = ids.listed(now), ids.listed(place.factors)
+        raise InputError(f"the export has factors {have}; for {wanted} say the --pattern too")
     if not place.given:
         return None
     stays, given = reader.header["pattern"], place.given

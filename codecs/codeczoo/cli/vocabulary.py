@@ -48,10 +48,9 @@ def run(args: argparse.Namespace) -> int:
         name, is_one, codec = part.partition("=")
         if not (is_one and name and codec):
             raise InputError(f"'{part}': NAME=CODEC is wanted, e.g. image=runs/titok")
-        codec, offsets = codec.removesuffix(":shared"), OFFSETS[codec.endswith(":shared")]
-        codec, factors = factored(codec)
+        codec, factors, shared = suffixed(codec)
         loaded = zoo.load(codec)
-        blocks.append(Block(name, codec, zoo.weights_hash(loaded), loaded.spec, 0, offsets, factors))
+        blocks.append(Block(name, codec, zoo.weights_hash(loaded), loaded.spec, 0, OFFSETS[shared], factors))
     words = stacked(args.vocab_offset if tokenizer is None else text.size_of(tokenizer), blocks)
     if tokenizer is not None:
         text.extend(tokenizer, words.blocks).save_pretrained(str(out / TOKENIZER))
@@ -67,8 +66,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def factored(part: str) -> tuple[str, tuple[int, ...]]:
-    """A codec's name and the factors behind it, CODEC or CODEC:8,8,8."""
-    codec, _, numbers = part.rpartition(":")
-    digits = numbers.split(",")
-    return (codec, tuple(map(int, digits))) if codec and all(map(str.isdecimal, digits)) else (part, ())
+def suffixed(codec: str) -> tuple[str, tuple[int, ...], bool]:
+    """A codec's name, the factors and whether "shared" stands behind it: NAME, NAME:8,8,8, NAME:shared, both."""
+    factors: tuple[int, ...] = ()
+    shared = False
+    while ":" in codec and not Path(codec).exists():
+        name, _, suffix = codec.rpartition(":")
+        numbers = suffix.split(",")
+        if suffix == "shared":
+            shared = True
+        elif all(map(str.isdecimal, numbers)):
+            factors = tuple(map(int, numbers))
+        else:
+            raise InputError(f"'{codec}': no such file, and ':{suffix}' is neither :shared nor factors like :8,8,8")
+        codec = name
+    return codec, factors, shared

@@ -31,6 +31,15 @@ def called(codec: str) -> str:
         return Path(codec).stem
 
 
+def pattern_in_words(pattern: dict[str, Any]) -> str:
+    """A pattern of a header, e.g. "Flat (vocab_offset 0, offsets own)"; of digits, "Delay (..) of factors 8, 8, 8"."""
+    name = pattern["_target_"].rpartition(".")[2]
+    if name == "Factored":
+        return f"{pattern_in_words(pattern['pattern'])} of factors {', '.join(map(str, pattern['factors']))}"
+    options = {key: value for key, value in pattern.items() if not key.startswith("_") and value is not None}
+    return f"{name} ({', '.join(f'{key} {value}' for key, value in options.items())})"
+
+
 def readme(facts: dict[str, Any]) -> str:
     """Front matter and tables."""
     media, name = UNITS[facts["media"]], called(facts["codec"])
@@ -48,17 +57,16 @@ def readme(facts: dict[str, Any]) -> str:
         front += [f'    path: "{FILES[facts["format"]]}"']
     unit = "picture" if media == "pictures" else "second"
     length = facts["ids_per_document"]
-    pattern = {key: value for key, value in facts["pattern"].items() if key != "_target_" and value is not None}
-    options = ", ".join(f"{key} {value}" for key, value in pattern.items())
+    digits = " or digit" if "factors" in facts["pattern"] else ""
     rows = {
         "codec": f"{facts['codec']} (weights {facts['weights_hash']})",
-        "pattern": f"{facts['pattern']['_target_'].rpartition('.')[2]} ({options})",
+        "pattern": pattern_in_words(facts["pattern"]),
         "ids": f"{facts['ids']:,} in {facts['documents']:,} documents, {facts['dtype']}, {facts['codes']:,} are codes",
         "ids of a document": f"{length['least']} to {length['most']}, {length['mean']:g} on average",
         "vocabulary": f"{facts['vocab_size']}: {', '.join(f'{k} {v}' for k, v in facts['special_ids'].items())}",
     }
     if facts["rows"] is not None:
-        rows["rows"] = f"{facts['rows']}, a row for each codebook; stored step by step"
+        rows["rows"] = f"{facts['rows']}, a row for each codebook{digits}; stored step by step"
     if facts.get("text"):
         rows["text"] = f"ids of '{facts['text']['field']}' {facts['text']['place']} those of the media"
     if facts[f"{unit}s"]:
@@ -68,7 +76,7 @@ def readme(facts: dict[str, Any]) -> str:
         rows[f"bits per {unit}"] = f"{bits} each occurs ({facts[f'{unit}s']:g} {unit}s)"
     lines = [*front, "---", "", f"# Tokens of {media}, codec {name}", "", "| | |", "|---|---|"]
     lines += [f"| {key} | {value} |" for key, value in rows.items()]
-    lines += ["", "| codebook | stream | codes | used | bits of a code |", "|---|---|---|---|---|"]
+    lines += ["", f"| codebook{digits} | stream | codes | used | bits of a code |", "|---|---|---|---|---|"]
     for i, book in enumerate(facts["codebooks"]):
         if not book["codes"]:  # a prefix without it
             continue

@@ -9,10 +9,9 @@ from base64 import b64decode, b64encode
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice, tee
 from pathlib import Path
 from socket import gethostname
-from typing import Any, NamedTuple
+from typing import Any
 from zlib import compress, decompress
 
 import numpy as np
@@ -25,11 +24,12 @@ from codeczoo.core.errors import CodeczooError, FormatError, InputError
 from codeczoo.core.types import Sampling, Tokens, TokenSpec
 from codeczoo.export import dataset, parquet
 from codeczoo.export.batches import Prefix, Runner
-from codeczoo.export.inputs import Absent, Input
+from codeczoo.export.inputs import Input
 from codeczoo.export.inputs.sidecars import beside
 from codeczoo.export.media import media_of
 from codeczoo.export.patterns import Ids, Pattern
 from codeczoo.export.plan import Plan
+from codeczoo.export.reading import Job, Reading
 from codeczoo.export.sources import Options, Sample
 from codeczoo.export.targets import ToQuality
 
@@ -105,14 +105,6 @@ class Facts:
         return facts
 
 
-class Job(NamedTuple):
-    """The inputs of a shard: those to be read, and why each other one cannot be, by their numbers in the plan."""
-
-    shard: int
-    present: dict[int, Input]
-    failed: dict[int, str]
-
-
 class Worker:
     """Makes parts.
 
@@ -137,8 +129,7 @@ class Worker:
         self.pattern: Pattern = build(options["pattern"] | {"spec": spec}, allow=("codeczoo.export.patterns.",))
         self.header = json.dumps(dataset.header_of(runner, self.pattern, "parquet"))
         self.prefix.check(self.spec)
-        self._jobs: Iterator[Job] = iter(())
-        self._loaded = self.media.loaded((), self.prefix)
+        self._reading: Reading | None = None
 
     def work(self, shard: int, following: Iterable[int] = ()) -> Generator[Facts, None, None]:
         """Makes a part. Gives what became of its inputs so far after each of them; the part is there after the last.
@@ -150,40 +141,38 @@ class Worker:
 
         Raises InputError when it cannot be written, or the device's memory does not do.
         """
-        job = next(self._jobs, None)
-        if job is None or job.shard != shard:
-            self._begin(chain([shard], following))
-            job = next(self._jobs)
+        reading, job = self._reading, None if self._reading is None else self._reading.next()
+        if reading is None or job is None or job.shard != shard:
+            self.close()
+            self._reading = reading = Reading(self.plan, self.media, self.prefix, shard, following)
+            job = reading.next()
+            assert job is not None
         try:
-            facts = yield from self._work(job)
+            facts = yield from self._work(job, reading.samples(job))
         except BaseException as error:
-            self._begin(())
+            self.close()
             if isinstance(error, torch.OutOfMemoryError):
                 why = "the device is out of memory: --resume goes on, with a smaller --batch"
                 raise InputError(why) from None
             raise
         yield facts
 
-    def _begin(self, shards: Iterable[int]) -> None:
-        """The files of these shards are read from now on, instead of others."""
-        self._loaded.close()
-        self._jobs, read = tee(map(self._job, shards))
-        self._loaded = self.media.loaded((one.found() for job in read for one in job.present.values()), self.prefix)
+    def close(self) -> None:
+        """Reads no more; `work` begins anew."""
+        if self._reading is not None:
+            self._reading.close()
+        self._reading = None
 
-    def _job(self, shard: int) -> Job:
-        inputs = dict(enumerate(self.plan.inputs_of(shard), self.plan.shards[shard].first))
-        failed = {number: one.why for number, one in inputs.items() if isinstance(one, Absent) and one.failed}
-        return Job(shard, {number: one for number, one in inputs.items() if not isinstance(one, Absent)}, failed)
-
-    def _work(self, job: Job) -> Generator[Facts, None, Facts]:
+    def _work(self, job: Job, loaded: Iterator[Sample]) -> Generator[Facts, None, Facts]:
         facts = Facts.none(self.plan, job.shard, self.spec)
         facts.failed = job.failed
-        samples = self.media.encode_loaded(islice(self._loaded, len(job.present)), self.prefix)
+        samples = self.media.encode_loaded(loaded, self.prefix)
         if self.cutter is not None:
             samples = self.cutter.cut(samples)
         with _appearing(self.plan.part(job.shard)) as temporary:
             writer = parquet.Writer(temporary.parent, self.plan.options["dtype"], temporary.name)
             for (number, one), sample in zip(job.present.items(), samples, strict=True):
+                assert sample.found.stem == Path(one.id)
                 document, ids, why = self._document(one, sample)
                 if document is None or sample.tokens is None:
                     why = " ".join(why.split()).removeprefix(f"{one.where}: ")
@@ -223,12 +212,14 @@ def _appearing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}-{gethostname()}-{os.getpid()}{PARTIAL}")
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except FileNotFoundError:
+            if not path.is_file():  # else another process has made it, and cleaned up
+                raise
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and path.is_file():  # another process has made it, and cleaned up
-            return
         why = error.strerror or error
         raise InputError(f"cannot write {path}: {why} (what is done is kept: --resume goes on)") from error
     finally:

@@ -1,6 +1,7 @@
 """Engine "local": one process makes all parts."""
 
 from collections.abc import Iterator
+from contextlib import closing
 
 from codeczoo.export.engines.base import Engine
 from codeczoo.export.shard import Facts, Worker
@@ -21,5 +22,6 @@ class Local(Engine):
         """See Engine."""
         plan = self.worker.plan
         shards = range(len(plan.shards))
-        for shard in to_do(plan, shards):
-            yield from self.worker.work(shard, to_do(plan, shards[shard + 1 :]))
+        with closing(self.worker):
+            for shard in to_do(plan, shards):
+                yield from self.worker.work(shard, to_do(plan, shards[shard + 1 :]))

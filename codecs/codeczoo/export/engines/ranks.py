@@ -75,9 +75,10 @@ class Ranks(Engine):
         plan, (number, world, _) = self.worker.plan, self.rank
         shards = range(len(plan.shards))
         order = [*shards[number::world], *(shard for shard in reversed(shards) if shard % world != number)]
-        for i, shard in enumerate(order):
-            if not is_done(plan, shard):
-                yield from self._until_made(shard, to_do(plan, islice(order, i + 1, None)))
+        with closing(self.worker):
+            for i, shard in enumerate(order):
+                if not is_done(plan, shard):
+                    yield from self._until_made(shard, to_do(plan, islice(order, i + 1, None)))
 
     def _until_made(self, shard: int, following: Iterator[int]) -> Iterator[Facts]:
         """Makes a part until it is there, whoever made it."""
