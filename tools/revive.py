@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not dead:
         raise InputError(f"{args.codec}: all channels spread {args.below} or more; nothing is written")
     zoo.save(args.output, codec)
-    print(f"channels {', '.join(map(str, dead))} of {codec.quantizer.dim} begin anew: {args.output}")
+    print(f"{args.output}: begun anew of channels 0..{codec.quantizer.dim - 1}: {', '.join(map(str, dead))}")
 
 
 if __name__ == "__main__":
