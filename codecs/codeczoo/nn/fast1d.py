@@ -25,6 +25,8 @@ def applies(x: Tensor) -> bool:
         return False
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
+    if precision(x) == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False  # oneDNN would raise
     return bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled)
 
 
