@@ -25,8 +25,8 @@ def applies(x: Tensor) -> bool:
         return False
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
-    if precision(x) == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return False  # oneDNN would raise
+    if lacks(x):
+        return False
     return bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled)
 
 
@@ -130,6 +130,13 @@ def _image(rows: Tensor) -> Tensor:
 def precision(x: Tensor) -> torch.dtype:
     """In which precision it is computed."""
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+
+
+def lacks(x: Tensor) -> bool:
+    """Whether oneDNN raises in this precision on this processor."""
+    if x.device.type != "cpu" or precision(x) != torch.bfloat16:
+        return False
+    return not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def stamp(weight: Tensor) -> tuple[object, ...]:

@@ -41,8 +41,15 @@ class LSTM(Layer):
             return x
         steps = x.permute(2, 0, 1)  # (T, B, C)
         short = len(steps) <= SHORT and fast1d.applies(x)
-        y, state[0] = self._cells(steps, state[0]) if short else self.lstm(steps, state[0])
+        y, state[0] = self._cells(steps, state[0]) if short else self._whole(steps, state[0])
         return y.permute(1, 2, 0) + x
+
+    def _whole(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Torch's LSTM; in float32 where it has none in bfloat16."""
+        if not fast1d.lacks(x):
+            return self.lstm(x, state)
+        with torch.autocast("cpu", enabled=False):
+            return self.lstm(x.float(), state)
 
     def _cells(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """As the LSTM, for few steps: oneDNN would pack all of its weights first.
