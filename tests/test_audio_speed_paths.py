@@ -21,7 +21,7 @@ from codeczoo.nn.conv1d import (
     WeightNormConvTranspose1d,
     pad,
 )
-from codeczoo.nn.lstm import LSTM, SHORT
+from codeczoo.nn.lstm import LSTM, SHORT, BiLSTM
 from codeczoo.nn.snake import Snake
 from codeczoo.nn.stream import Chain, Coder, Layer
 
@@ -170,6 +170,16 @@ def test_lstm_takes_changed_weights_and_autocast() -> None:
         torch.testing.assert_close(layer(x).float(), layer.lstm(x.permute(2, 0, 1))[0].permute(1, 2, 0).float() + x,
                                    rtol=0.05, atol=0.05)  # fmt: skip
     check(copy.deepcopy(layer), x)
+
+
+def test_lstms_are_in_float32_where_torch_has_none_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast1d, "lacks", lambda x: fast1d.precision(x) == torch.bfloat16)
+    x, lengths = signal(6, 40, 2), torch.tensor([40, 25])
+    for layer, n in ((LSTM(6, 2), None), (BiLSTM(6, 2), None), (BiLSTM(6, 2), lengths)):
+        with torch.no_grad():
+            plain = layer(x, n)
+            with torch.autocast("cpu", torch.bfloat16):
+                assert torch.equal(layer(x, n), plain)
 
 
 @pytest.mark.parametrize("name", ALL)

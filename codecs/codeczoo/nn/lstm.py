@@ -1,5 +1,7 @@
 """LSTM over time with a shortcut around it, as in SEANet."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -41,15 +43,9 @@ class LSTM(Layer):
             return x
         steps = x.permute(2, 0, 1)  # (T, B, C)
         short = len(steps) <= SHORT and fast1d.applies(x)
-        y, state[0] = self._cells(steps, state[0]) if short else self._whole(steps, state[0])
+        with _taken(steps) as given:
+            y, state[0] = self._cells(steps, state[0]) if short else self.lstm(given, state[0])
         return y.permute(1, 2, 0) + x
-
-    def _whole(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Torch's LSTM; in float32 where it has none in bfloat16."""
-        if not fast1d.lacks(x):
-            return self.lstm(x, state)
-        with torch.autocast("cpu", enabled=False):
-            return self.lstm(x.float(), state)
 
     def _cells(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """As the LSTM, for few steps: oneDNN would pack all of its weights first.
@@ -71,6 +67,16 @@ class LSTM(Layer):
             x = torch.stack(outputs)
             ends.append((hidden, cell))
         return x, (torch.stack([end[0] for end in ends]), torch.stack([end[1] for end in ends]))
+
+
+@contextmanager
+def _taken(x: Tensor) -> Iterator[Tensor]:
+    """Gives x as torch's LSTM takes it: in float32, without autocast, where it has none in bfloat16."""
+    if fast1d.lacks(x):
+        with torch.autocast("cpu", enabled=False):
+            yield x.float()
+    else:
+        yield x
 
 
 def _both(w_x: Tensor, w_h: Tensor, dtype: torch.dtype) -> Tensor:
@@ -97,9 +103,10 @@ class BiLSTM(Layer):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """See Layer."""
         steps = x.permute(2, 0, 1)  # (T, B, C)
-        if lengths is None:
-            y, _ = self.lstm(steps)
-        else:
-            packed, _ = self.lstm(pack_padded_sequence(steps, lengths.cpu(), enforce_sorted=False))
-            y, _ = pad_packed_sequence(packed, total_length=len(steps))
+        with _taken(steps) as given:
+            if lengths is None:
+                y, _ = self.lstm(given)
+            else:
+                packed, _ = self.lstm(pack_padded_sequence(given, lengths.cpu(), enforce_sorted=False))
+                y, _ = pad_packed_sequence(packed, total_length=len(steps))
         return (y + torch.cat([steps, steps], 2)).permute(1, 2, 0)
