@@ -26,7 +26,7 @@ def steps(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
-def factors(text: str) -> list[int]:
+def steps_or_none(text: str) -> list[int]:
     """As `steps`; "none" for no factors."""
     return [] if text == "none" else steps(text)
 
@@ -45,7 +45,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     what = "whether codebooks share ids (default: own in patterns of one row, shared in those of several)"
     group.add_argument("--offsets", choices=OFFSETS, help=what)
     what = "of every code, e.g. the levels 8,8,8,5,5,5 of an FSQ: an id for each instead of one of 64000 (default none)"
-    group.add_argument("--factors", type=factors, metavar="N,N", help=what)
+    group.add_argument("--factors", type=steps_or_none, metavar="N,N", help=what)
     group.add_argument("--vocab-offset", type=int, metavar="N", help="id of the first code (default 0)")
     group.add_argument("--vocabulary", metavar="FILE", help="made by `codeczoo vocabulary`: says where the ids begin")
     what = "of the vocabulary (default: what the codec takes: image, audio or video)"
@@ -78,6 +78,10 @@ class Place:
     about: dict[str, Any] | None = None
     tokenizer: Any = None
     extended: bool = False
+
+    def codebooks(self, codebooks: int | None) -> int | None:
+        """So many codebooks as the pattern counts them, digit by digit; None: all."""
+        return codebooks and codebooks * max(1, len(self.factors))
 
     def save(self, folder: Path) -> None:
         """The tokenizer, into an export."""
@@ -151,8 +155,7 @@ def pattern_of(args: argparse.Namespace, spec: "TokenSpec", place: Place, prefix
     takes = getattr(patterns, name).OPTIONS
     if args.delays is not None and "delays" not in takes:
         raise InputError(f"--delays: pattern {args.pattern or 'flat'} has none")
-    codebooks = prefix.codebooks and prefix.codebooks * max(1, len(place.factors))
-    options = {"delays": args.delays, "codebooks": codebooks}
+    options = {"delays": args.delays, "codebooks": place.codebooks(prefix.codebooks)}
     tree = {"_target_": f"codeczoo.export.patterns.{name}"} | place.given
     tree |= {key: options[key] for key in takes if key in options}
     if place.factors:

@@ -73,7 +73,7 @@ def pattern_of(args: argparse.Namespace, reader: "Reader", place: ids.Place) -> 
         return None
     stays, given = reader.header["pattern"], place.given
     if given.get("offsets") == "shared" and codebooks:
-        given = given | {"codebooks": codebooks * max(1, len(now))}
+        given = given | {"codebooks": place.codebooks(codebooks)}
     tree = stays | {"pattern": stays["pattern"] | given} if now else stays | given
     return build(tree | {"spec": reader.spec})
 
