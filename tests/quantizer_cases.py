@@ -54,6 +54,7 @@ class Case:
 
 GREEDY = {"round trip": "a sum of entries may be nearer to other first entries than to those that it is made of"}
 RANDOM = {"random": "training draws random numbers"}
+ANCHORED = {"untied": "unused entries move to the same latent: by less than rounding one of them is nearer to the next"}
 UNIT = {"gain": "the unit length passes no gradient along the latent", "scale": "length is not kept"}
 PRODUCT = {
     "round trip": "a longer entry may have a greater product", "gain": "the gradient goes through probabilities",
@@ -72,7 +73,7 @@ BOUNDED = {
 CASES = {
     "vq": Case(lambda v, d: VQ(v, d)),
     "vq restart": Case(lambda v, d: VQ(v, d, Restart(v, every=2))),
-    "vq anchors": Case(lambda v, d: VQ(v, d, Anchors(v))),
+    "vq anchors": Case(lambda v, d: VQ(v, d, Anchors(v)), ANCHORED),
     "vq kmeans": Case(lambda v, d: VQ(v, d, start=KMeans())),
     "vq rotation": Case(lambda v, d: VQ(v, d, estimator=Rotation()), {"gain": "the rotation turns gradients"}),
     "vq gumbel": Case(lambda v, d: VQ(v, d, estimator=Gumbel()), RANDOM),
@@ -81,14 +82,14 @@ CASES = {
     }),
     "cosine": Case(lambda v, d: CosineVQ(v, d), UNIT),
     "cosine restart": Case(lambda v, d: CosineVQ(v, d, Restart(v, every=2)), UNIT),
-    "cosine anchors": Case(lambda v, d: CosineVQ(v, d, Anchors(v)), UNIT),
+    "cosine anchors": Case(lambda v, d: CosineVQ(v, d, Anchors(v)), UNIT | ANCHORED),
     "ema": Case(lambda v, d: EMAVQ(v, d)),
     "ema restart": Case(lambda v, d: EMAVQ(v, d, Restart(v, every=2))),
-    "ema anchors": Case(lambda v, d: EMAVQ(v, d, Anchors(v))),
+    "ema anchors": Case(lambda v, d: EMAVQ(v, d, Anchors(v)), ANCHORED),
     "ema kmeans restart": Case(lambda v, d: EMAVQ(v, d, Restart(v, every=2), KMeans())),
     "cosine ema": Case(lambda v, d: CosineEMAVQ(v, d), UNIT),
     "cosine ema kmeans restart": Case(lambda v, d: CosineEMAVQ(v, d, Restart(v, every=2), KMeans()), UNIT),
-    "cosine ema anchors": Case(lambda v, d: CosineEMAVQ(v, d, Anchors(v)), UNIT),
+    "cosine ema anchors": Case(lambda v, d: CosineEMAVQ(v, d, Anchors(v)), UNIT | ANCHORED),
     "residual 1": Case(lambda v, d: Residual([EMAVQ(v, d)])),
     "residual 3": Case(lambda v, d: Residual([VQ(v, d) for _ in range(3)]), GREEDY),
     "residual 8": Case(lambda v, d: Residual([EMAVQ(v, d) for _ in range(8)]), GREEDY),
@@ -106,7 +107,9 @@ CASES = {
         lambda v, d: Residual([EMAVQ(v, d) for _ in range(3)], estimator=Rotation()),
         GREEDY | {"gain": "the rotation turns gradients"},
     ),
-    "residual mixed": Case(lambda v, d: Residual([EMAVQ(v, d), VQ(11, d), EMAVQ(5, d, Anchors(5))]), GREEDY),
+    "residual mixed": Case(
+        lambda v, d: Residual([EMAVQ(v, d), VQ(11, d), EMAVQ(5, d, Anchors(5))]), GREEDY | ANCHORED
+    ),
     "simvq": Case(lambda v, d: SimVQ(v, d, penalty=Orthogonality())),
     "ibq": Case(lambda v, d: IBQ(v, d), PRODUCT),
     "ibq entropy": Case(lambda v, d: IBQ(v, d, Entropy(0.5)), PRODUCT),

@@ -286,14 +286,19 @@ def test_codebooks_learn_once_per_effective_batch() -> None:
     torch.testing.assert_close(codecs[0].state_dict(), codecs[1].state_dict(), rtol=1e-4, atol=1e-6)
 
 
+def spread(codec: Codec) -> Codec:
+    """With latents far from each other: as near as at the start, rounding decides which of them are one entry."""
+    for p in codec.encoder.parameters():
+        if p.ndim > 1:
+            nn.init.normal_(p, std=0.15)
+    return codec
+
+
 @pytest.mark.parametrize("layers", [0, 3])
 def test_codebooks_begin_from_training_data(layers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     residual = {"_target_": "codeczoo.quantizers.residual.Residual", "layers": [STARTED] * layers}
-    codec = codeczoo.build(TREE | {"quantizer": residual if layers else STARTED})
-    for p in codec.encoder.parameters():  # latents so near each other as at the start may give the same entry twice
-        if p.ndim > 1:
-            nn.init.normal_(p, std=0.15)
+    codec = spread(codeczoo.build(TREE | {"quantizer": residual if layers else STARTED}))
     measured: list[bool] = []
     task = small_task(codec=codec, objective=Objective({"l2": L2()}, NO_CODEBOOK_LOSS), ema=0.9)
     measure = task.validation.measure
@@ -314,7 +319,7 @@ def test_codebooks_begin_in_compiled_codecs(layers: int, monkeypatch: pytest.Mon
     states = []
     for compiled in (False, True):
         torch.manual_seed(0)
-        codec = codeczoo.build(tree)
+        codec = spread(codeczoo.build(tree))
         fit(small_task(codec=codec, objective=Objective({"l2": L2()}, NO_CODEBOOK_LOSS), compile=compiled), 5, 8)
         assert not parts.waiting(codec)
         states.append(codec.state_dict())

@@ -161,7 +161,7 @@ def test_p5_masked_positions_count_nowhere(name: str, kind: str) -> None:
 def test_p5_masked_equals_the_ragged_rows_alone(name: str) -> None:
     padded, alone, z = ready(name), ready(name), latents("1d")
     valid = mask("empty row", z)
-    for _ in range(2):
+    for _ in range(1 if "untied" in CASES[name].excused else 2):  # both steps of the rules that act every second step
         a, b = padded(z, valid), alone(z.movedim(1, -1)[valid].t()[None])
         update(padded)
         update(alone)
