@@ -171,10 +171,7 @@ def spread(quantizer: torch.nn.Module) -> None:
     generator = torch.Generator().manual_seed(7)
     for k, part in zip(count(), (m for m in quantizer.modules() if isinstance(m, TableVQ)), strict=False):
         entries = dyadic(part.codebook.shape, generator) / 2 ** min(k, 4)
-        part.place(part.normalise(entries), torch.ones(len(entries)))
-        if part.starting:
-            part.started.fill_(True)
-            part.starting = False
+        part.begin(part.normalise(entries), torch.ones(len(entries)))
 
 
 def dyadic(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -28,6 +28,7 @@ from codeczoo.engine.run import Outcome, build_task, find_checkpoint, train
 from codeczoo.engine.task import CodecTask
 from codeczoo.engine.validation import PictureValidation
 from codeczoo.losses.pixel import L1, L2
+from codeczoo.quantizers.tally import update
 
 SMALL = [
     "codec.encoder.image_size=16", "codec.encoder.width=16", "codec.decoder.width=16", "codec.encoder.depth=1",
@@ -356,6 +357,26 @@ def test_warm_start_takes_the_parts_it_names(tmp_path: Path) -> None:
         parts.WarmStart(path, {"encoderr": "encoder"}).apply(target)
     with pytest.raises(CodeczooError, match="do not fit"):
         parts.WarmStart(path, {"encoder": "decoder"}).apply(target)
+
+
+def test_training_goes_on_from_plain_codebooks(tmp_path: Path) -> None:
+    layer = {"_target_": "codeczoo.quantizers.vq.VQ", "vocab_size": 16, "dim": 4}
+    trees = [
+        TREE | {"quantizer": {"_target_": "codeczoo.quantizers.residual.Residual", "layers": [one, one]}}
+        for one in (layer, STARTED)
+    ]
+    source, target = (codeczoo.build(tree) for tree in trees)
+    codeczoo.save(tmp_path / "source.safetensors", source)
+    assert parts.waiting(target)
+    parts.WarmStart(str(tmp_path / "source.safetensors")).apply(target)
+    x = torch.rand(8, 3, 16, 16)
+    assert not parts.waiting(target) and torch.equal(target.eval().encode(x).codes, source.eval().encode(x).codes)
+    for a, b in zip(source.quantizer.layers, target.quantizer.layers, strict=True):
+        torch.testing.assert_close(b.sums / b.counts[:, None], a.codebook)
+    target.train().quantizer(torch.zeros(2, 4, 3))
+    update(target)
+    moved = (target.quantizer.layers[0].codebook - source.quantizer.layers[0].codebook).norm(dim=1)
+    assert (moved > 1e-3).sum() == 1, "one step moves the one entry that it used, and a little"
 
 
 # --- pieces ----------------------------------------------------------------------------------------------------------

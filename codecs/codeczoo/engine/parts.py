@@ -1,13 +1,15 @@
 """Which parts of a codec are trained, from which weights they start, and how they save memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from codeczoo import zoo
 from codeczoo.core.base import Quantizer
 from codeczoo.core.errors import ConfigError, WeightsError, nearest
+from codeczoo.quantizers.tables import TableVQ
 
 
 def freeze(codec: nn.Module, names: Sequence[str]) -> list[nn.Module]:
@@ -68,6 +70,9 @@ def _start(quantizer: nn.Module, given: tuple[Tensor, ...], named: dict[str, Ten
 class WarmStart:
     """Weights to start from, out of a codeczoo checkpoint.
 
+    Codebooks may come without what training keeps beside them, as the shipped ones do: the codec's moving averages
+    then begin as if every entry had been used equally often.
+
     Args:
         path: checkpoint file, folder or shipped name.
         prefixes: parts to take, {name in the checkpoint: name in the codec}, for instance
@@ -87,12 +92,19 @@ class WarmStart:
         source, wanted = zoo.load_autoencoder(self.path).state_dict(), codec.state_dict()
         taken = source if self.prefixes is None else self._renamed(source)
         targets = [""] if self.prefixes is None else list(self.prefixes.values())
-        missing = [name for name in wanted if name not in taken and any(_below(name, t) for t in targets)]
+        plain = _plain_codebooks(codec, taken)
+        beside = [f"{name}." for name in plain]  # what the tables begin from their entries
+        missing = [
+            name for name in wanted
+            if name not in taken and any(_below(name, t) for t in targets) and not name.startswith(tuple(beside))
+        ]
         odd = [name for name in taken if name not in wanted or taken[name].shape != wanted[name].shape]
         for problem, names in (("do not fit", odd), ("are missing", missing)):
             if names:
                 raise WeightsError(f"warm start from {self.path}: {len(names)} tensors {problem}, e.g. {names[0]}")
         codec.load_state_dict(taken, strict=False)  # the rest keeps its start; what is missing was refused above
+        for table in plain.values():
+            table.begin(table.codebook.detach().clone(), torch.ones(len(table.codebook)))
 
     def _renamed(self, source: dict[str, Tensor]) -> dict[str, Tensor]:
         taken: dict[str, Tensor] = {}
@@ -102,6 +114,17 @@ class WarmStart:
                 raise WeightsError(f"warm start from {self.path}: it has no '{old}'; {nearest(old, _parts(source))}")
             taken |= part
         return taken
+
+
+def _plain_codebooks(codec: nn.Module, taken: Collection[str]) -> dict[str, TableVQ]:
+    """Tables of the codec of which `taken` has the entries alone, though they have more, by name."""
+    found = {}
+    for name, part in codec.named_modules():
+        if isinstance(part, TableVQ):
+            own = {f"{name}.{key}" for key in part.state_dict()}
+            if own & set(taken) == {f"{name}.codebook"} != own:
+                found[name] = part
+    return found
 
 
 def _below(name: str, prefix: str) -> bool:

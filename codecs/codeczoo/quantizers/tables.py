@@ -162,9 +162,15 @@ class TableVQ(Matching, Stateful):
         """See Tokenwise: starts the codebook."""
         if self.start is None or not self.starting:
             return
-        self.place(*self.start(x, keep, len(self.codebook), self.normalise))
-        self.started.fill_(True)
-        self.starting = False
+        self.begin(*self.start(x, keep, len(self.codebook), self.normalise))
+
+    @torch.no_grad()
+    def begin(self, centres: Tensor, counts: Tensor) -> None:
+        """As `place`; the table does not wait for latents to start from any more."""
+        self.place(centres, counts)
+        if self.start is not None:
+            self.started.fill_(True)
+            self.starting = False
 
 
 def unit(vectors: Tensor) -> Tensor:
