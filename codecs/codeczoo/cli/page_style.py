@@ -10,6 +10,7 @@ th, td { padding: .2rem .6rem; text-align: left; vertical-align: top; border-bot
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(360px, 1fr)); gap: .8rem; }
 figure { margin: 0; } figcaption { font-size: 12px; opacity: .75; }
 svg { width: 100%; max-width: 520px; } svg text { font: 11px system-ui, sans-serif; fill: currentColor; }
+svg .title { font-weight: 600; }
 svg .grid { stroke: var(--line); stroke-width: .7; }
 .legend span { margin-right: 1.2rem; white-space: nowrap; }
 .legend i { display: inline-block; width: 26px; margin-right: .4rem; vertical-align: middle; }

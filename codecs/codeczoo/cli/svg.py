@@ -6,7 +6,7 @@ from math import ceil, floor, log10
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 420, 290
-LEFT, RIGHT, TOP, BOTTOM = 56, 10, 10, 44
+LEFT, RIGHT, TOP, BOTTOM = 44, 10, 28, 44
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7b4fa3")  # Okabe and Ito's
 MARKED = 20  # points at most of lines whose points are drawn
 GREYS = ("#555555", "#888888", "#aaaaaa", "#333333")
@@ -50,10 +50,9 @@ def chart(lines: Sequence[Line], x_label: str, y_label: str, log_y: bool = False
         y = up.place(value)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
-    centre, middle = (LEFT + WIDTH - RIGHT) / 2, (TOP + HEIGHT - BOTTOM) / 2
+    centre = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{centre}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>')
-    turned = f'transform="rotate(-90 12 {middle})"'
-    parts.append(f'<text x="12" y="{middle}" text-anchor="middle" {turned}>{escape(y_label)}</text>')
+    parts.append(f'<text class="title" x="{LEFT}" y="14">{escape(y_label)}</text>')
     for line, colour in zip(lines, colours(lines), strict=True):
         dashed = ' stroke-dasharray="5 4"' if line.aside else ""
         places = [(across.place(x), up.place(y)) for x, y in line.points]
