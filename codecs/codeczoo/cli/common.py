@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from codeczoo.core.types import TokenSpec
     from codeczoo.export.batches import Prefix, Runner
     from codeczoo.export.sources import Media, Options
+    from codeczoo.io.context import ContextModel
     from codeczoo.io.files import Found
 
 A = TypeVar("A")
@@ -22,6 +23,7 @@ FITS = ("resize", "crop", "pad", "tile")  # io.image.MODES, without its import
 SOLVERS = ("euler", "heun")  # core.types.Solver, likewise
 FOR_MEDIA = "the shipped one for the files' media, see codeczoo list"
 TOKEN_SUFFIXES = (".cz", ".ecdc", ".dac")  # export.recordings.Recordings.TOKEN_SUFFIXES, likewise
+SHIPPED = "shipped"  # of --context: the model that comes with the package
 PATIENCE = 2.0  # seconds before a progress bar appears
 
 
@@ -53,6 +55,11 @@ def add_codec(parser: argparse.ArgumentParser, default: str) -> None:
     what = f"shipped name, weights file, folder or owner/name on the Hub (default: {default})"
     parser.add_argument("--codec", metavar="NAME", help=what)
     add_running(parser)
+
+
+def add_context(parser: argparse.ArgumentParser, what: str) -> None:
+    """--context."""
+    parser.add_argument("--context", metavar="FILE", help=what)
 
 
 def add_running(parser: argparse.ArgumentParser) -> None:
@@ -163,7 +170,20 @@ def open_codec(args: argparse.Namespace, name: str) -> "Runner":
     digest = zoo.weights_hash(codec)
     if args.precision == "bf16" and not bf16_is_fast(device):
         sys.stderr.write("codeczoo: this processor has no bf16 instructions: float32 will be many times faster\n")
-    return Runner(codec.to(device), name, digest, args.batch, args.precision)
+    context = context_of(getattr(args, "context", None), name, digest)
+    return Runner(codec.to(device), name, digest, args.batch, args.precision, context)
+
+
+def context_of(wanted: str | None, name: str, weights_hash: str) -> "ContextModel | None":
+    """What --context means for a codec; a file may hold the model of another. Raises InputError."""
+    from codeczoo.io import context
+
+    if wanted is None:
+        return None
+    model = context.shipped(weights_hash) if wanted == SHIPPED else context.load(wanted)
+    if model is None:
+        raise InputError(f"--context {SHIPPED}: none comes with the package for {name}; `codeczoo context` makes them")
+    return model
 
 
 def device_of(wanted: str) -> str:

@@ -29,6 +29,7 @@ def add_parser(subparsers: Any) -> None:
     common.add_prefix(parser)
     common.add_sampling(parser)
     common.add_window(parser)
+    common.add_context(parser, "the context model that files were encoded with, where it is not a shipped one")
     lossless = "default png, wav and mp4; png, wav, flac and mkv are lossless"
     parser.add_argument("--format", choices=FORMATS, help=lossless)
     common.add_audio(parser, "codec for the sound of clips, where it is not where the file says")

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from codeczoo.cli import common, defaults, target
+from codeczoo.core.errors import InputError
 
 if TYPE_CHECKING:
     from codeczoo.io.files import Found
@@ -25,6 +26,8 @@ def add_parser(subparsers: Any) -> None:
     target.add_target(parser, max_bytes=True)
     common.add_options(parser)
     common.add_audio(parser, "codec for the sound of clips")
+    what = f"smaller files by a model of the codes: '{common.SHIPPED}', or what `codeczoo context` made"
+    common.add_context(parser, f"{what}, which decode then needs too")
     parser.add_argument("--overwrite", action="store_true", help="encode again where the output exists")
     parser.set_defaults(run=run)
 
@@ -54,6 +57,8 @@ def encode(args: argparse.Namespace, name: str, found: "list[Found] | None", rep
 
     folder = common.output_folder(args.output)
     runner = common.open_codec(args, name)
+    if runner.context is not None and runner.context.weights_hash != runner.weights_hash:
+        raise InputError(f"{args.context}: a model of the codes of {runner.context.codec}, not of {name}'s")
     options = Options(args.fit, args.window, common.audio_of(args))
     media, prefix = common.open_media(runner, options), common.prefix_of(args, runner.codec.spec)
     cutter = target.cutter_of(args, media, prefix)

@@ -22,6 +22,7 @@ COMMANDS = {
     "decode": ("codeczoo.cli.decode", ".cz token files back to media"),
     "export": ("codeczoo.cli.export", "tokens as a data set for language-model training"),
     "vocabulary": ("codeczoo.cli.vocabulary", "one vocabulary for text and several codecs"),
+    "context": ("codeczoo.cli.context", "learn a model of a codec's codes, for smaller .cz files"),
     "inspect": ("codeczoo.cli.inspect", "what is in an export; samples of it decoded"),
     "eval": ("codeczoo.cli.eval", "quality and bits at every rate, beside JPEG and WebP"),
     "report": ("codeczoo.cli.report", "codecs on files, as a page to look at and listen to"),

@@ -19,6 +19,7 @@ from torch import Tensor
 from codeczoo.core.base import Codec
 from codeczoo.core.errors import InputError
 from codeczoo.core.types import Tokens, TokenSpec
+from codeczoo.io.context import ContextModel
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -105,6 +106,7 @@ class Runner:
         weights_hash: `zoo.weights_hash` of it.
         batch: most samples at once.
         precision: "bf16" runs the matrix products in bfloat16, which changes a few codes.
+        context: model that .cz files are written and may be read with.
     """
 
     codec: Codec
@@ -112,6 +114,7 @@ class Runner:
     weights_hash: str
     batch: int = 8
     precision: Literal["float32", "bf16"] = "float32"
+    context: ContextModel | None = None
 
     @property
     def device(self) -> torch.device:

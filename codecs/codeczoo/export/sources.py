@@ -170,7 +170,8 @@ class Media(ABC):
 
     def load_tokens(self, found: Found, prefix: Prefix) -> Sample:
         """A token file, cut to a prefix. Raises FormatError, also for tokens of another codec."""
-        file = tokens.read(found.read())
+        context = self.runner.context
+        file = tokens.read(found.read(), contexts=[] if context is None else [context])
         tokens.check_codec(file.header, self.runner.name, self.runner.weights_hash)
         fit = fit_of(file.header.fit, file.header.spec.media)
         return Sample(found, prefix.of(file.tokens), fit, file.attachments)
@@ -186,6 +187,7 @@ def contents(runner: Runner, sample: Sample) -> bytes:
         fit=None if sample.fit is None else sample.fit.to_dict(),
         attachments=sample.attachments,
         target=sample.target,
+        context=runner.context,
     )
 
 

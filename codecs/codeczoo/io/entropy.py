@@ -49,7 +49,7 @@ def compress(codes: Codes, vocab_size: int, prior: Codes | None = None) -> bytes
 def expand(block: bytes, vocab_size: int, count: int, prior: Codes | None = None) -> Codes:
     """The codes (count,) of a block. Raises FormatError when it cannot be one of `compress`, or wants the prior."""
     if not block or block[0] > BY_PRIOR:
-        raise FormatError(f"unknown coding {block[0] if block else 'of no bytes'}; allowed: 0..{BY_PRIOR}")
+        raise FormatError(f"unknown coding {block[0] if block else 'of no bytes'}; allowed: 0..{BY_CONTEXT}")
     if block[0] and not (2 <= vocab_size <= MAX_MODEL and 0 < count < MAX_COUNT):
         raise FormatError(f"{count} codes of {vocab_size} entries cannot be range coded")
     if block[0] < BY_PRIOR:
@@ -57,7 +57,7 @@ def expand(block: bytes, vocab_size: int, count: int, prior: Codes | None = None
     elif prior is None or len(prior) != vocab_size:
         raise FormatError(f"coded by the codec's own frequencies of {vocab_size} entries: read it with its priors")
     else:
-        codes = _RangeDecoder(block[1:]).codes(_model(prior), count)
+        codes = RangeDecoder(block[1:]).codes(_model(prior), count)
     if codes.size and codes.max() >= vocab_size:
         raise FormatError(f"code {codes.max()} is outside 0..{vocab_size - 1}")
     return codes
@@ -99,7 +99,7 @@ def encode_uniform(codes: Codes, vocab_size: int) -> bytes:
 
 def decode_uniform(data: bytes, vocab_size: int, count: int) -> Codes:
     """Inverse of `encode_uniform`."""
-    return _RangeDecoder(data).codes(constriction.stream.model.Uniform(vocab_size), count)
+    return RangeDecoder(data).codes(constriction.stream.model.Uniform(vocab_size), count)
 
 
 def encode_static(codes: Codes, vocab_size: int) -> bytes:
@@ -122,7 +122,7 @@ def decode_static(data: bytes, vocab_size: int, count: int) -> Codes:
     counts = np.frombuffer(raw, "<u2").astype(np.int64) if len(raw) == 2 * vocab_size else np.zeros(1, np.int64)
     if not inflate.eof or not counts.any():
         raise FormatError(f"histogram of {vocab_size} entries is broken")
-    return _RangeDecoder(data[end:]).codes(_model(counts), count)
+    return RangeDecoder(data[end:]).codes(_model(counts), count)
 
 
 def encode_adaptive(codes: Codes, vocab_size: int) -> bytes:
@@ -142,7 +142,7 @@ def decode_adaptive(data: bytes, vocab_size: int, count: int) -> Codes:
     """Inverse of `encode_adaptive`. Raises FormatError for an unknown prior."""
     if not data or data[0] > MAX_PRIOR:
         raise FormatError(f"adaptive coding without a prior in 0..{MAX_PRIOR}")
-    codes, counts, decoder = np.empty(count, np.int64), np.ones(vocab_size, np.int64), _RangeDecoder(data[1:])
+    codes, counts, decoder = np.empty(count, np.int64), np.ones(vocab_size, np.int64), RangeDecoder(data[1:])
     for start, stop in _runs(count):
         codes[start:stop] = decoder.codes(_model(counts), stop - start)
         counts += np.bincount(codes[start:stop], minlength=vocab_size) << data[0]
@@ -159,21 +159,49 @@ def _runs(count: int) -> Iterator[tuple[int, int]]:
 
 
 def _model(counts: Codes) -> Any:
-    """Counts (V,) to weights floor(counts * (2^24 - V) / sum) + 1; the first largest count gets what is left over."""
-    room = TOTAL - len(counts)
-    free = counts.astype(np.int64) * room // int(counts.sum())
-    free[np.argmax(counts)] += room - int(free.sum())
-    return constriction.stream.model.Categorical(free.astype(np.float64), perfect=False)
+    return constriction.stream.model.Categorical(shares(counts), perfect=False)
+
+
+def shares(counts: Codes) -> NDArray[np.float64]:
+    """Counts (..., V), not all 0, to floor(counts * (2^24 - V) / sum); the first largest count gets what is left over.
+
+    Weights are these and 1 more each, which `constriction` adds.
+    """
+    room = TOTAL - counts.shape[-1]
+    free = counts.astype(np.int64) * room // counts.sum(-1, keepdims=True, dtype=np.int64)
+    best = counts.argmax(-1)[..., None]
+    left = room - free.sum(-1, keepdims=True)
+    np.put_along_axis(free, best, np.take_along_axis(free, best, -1) + left, -1)
+    return free.astype(np.float64)
 
 
 def _range_encode(runs: list[tuple[Codes, Any]]) -> bytes:
-    encoder = constriction.stream.queue.RangeEncoder()
+    encoder = RangeEncoder()
     for codes, model in runs:
-        encoder.encode(codes.astype(np.int32), model)
-    return encoder.get_compressed().astype("<u4").tobytes()
+        encoder.codes(codes, model)
+    return encoder.data()
 
 
-class _RangeDecoder:
+class RangeEncoder:
+    """Codes to 32-bit words."""
+
+    def __init__(self) -> None:
+        self.encoder = constriction.stream.queue.RangeEncoder()
+
+    def codes(self, codes: Codes, model: Any) -> None:
+        """Codes (n,) of one model."""
+        self.encoder.encode(codes.astype(np.int32), model)
+
+    def each(self, codes: Codes, counts: Codes) -> None:
+        """Codes (n,), each by counts of its own, (n, V)."""
+        self.encoder.encode(codes.astype(np.int32), EACH, shares(counts))
+
+    def data(self) -> bytes:
+        """The words."""
+        return bytes(self.encoder.get_compressed().astype("<u4").tobytes())
+
+
+class RangeDecoder:
     """Codes out of 32-bit words. Raises FormatError for words that no encoder wrote."""
 
     def __init__(self, data: bytes) -> None:
@@ -182,9 +210,16 @@ class _RangeDecoder:
         self.decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(data, "<u4").astype(np.uint32))
 
     def codes(self, model: Any, count: int) -> Codes:
-        """The next `count` codes."""
+        """The next `count` codes, of one model."""
+        return self._decoded(model, count)
+
+    def each(self, counts: Codes) -> Codes:
+        """The next codes (n,), each by counts of its own, (n, V)."""
+        return self._decoded(EACH, shares(counts))
+
+    def _decoded(self, model: Any, how: Any) -> Codes:
         try:
-            return self.decoder.decode(model, count).astype(np.int64)
+            return np.asarray(self.decoder.decode(model, how)).astype(np.int64)
         except AssertionError as error:
             raise FormatError(f"range-coded data is broken: {error}") from None
 
@@ -204,3 +239,5 @@ CODINGS = (
     Coding(encode_adaptive, decode_adaptive),
 )
 BY_PRIOR = len(CODINGS)  # the tag of codes that were coded by frequencies that are not in the block
+BY_CONTEXT = BY_PRIOR + 1  # that of codes coded given others, see io/context.py
+EACH = constriction.stream.model.Categorical(perfect=False)  # its weights come with each code

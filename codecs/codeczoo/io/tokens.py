@@ -14,6 +14,7 @@ from torch import Tensor
 from codeczoo.core.errors import FormatError, InputError
 from codeczoo.core.types import Tokens
 from codeczoo.io import entropy, header
+from codeczoo.io.context import ContextModel, View, find
 from codeczoo.io.files import atomic, content
 from codeczoo.io.header import Header
 from codeczoo.io.target import Target
@@ -24,6 +25,7 @@ MAGIC = b"\xabcz\n"
 VERSION = 2
 PLAIN = 1  # the version of files without attachments, which older readers know
 CHECKSUM_BYTES = 4
+DIGEST_END = 5  # where the digest of a context model ends in a block
 # A file may claim this many codes, and 64 more for each of its bytes: hostile ones must not ask for all memory.
 FREE_CODES = 2**24
 NOTHING: Mapping[str, bytes] = MappingProxyType({})
@@ -48,22 +50,25 @@ def write(
     priors: Priors = (),
     attachments: Mapping[str, bytes] = NOTHING,
     target: Target | None = None,
+    context: ContextModel | None = None,
 ) -> int:
     """Writes a token file, whole or not at all; gives its size in bytes. Arguments and errors as for `dumps`."""
     data = dumps(
-        tokens, codec=codec, weights_hash=weights_hash, fit=fit, priors=priors, attachments=attachments, target=target
+        tokens, codec=codec, weights_hash=weights_hash, fit=fit, priors=priors, attachments=attachments, target=target,
+        context=context,
     )
     with atomic(path) as temporary:
         temporary.write_bytes(data)
     return len(data)
 
 
-def read(source: str | Path | bytes, priors: Priors = ()) -> TokenFile:
+def read(source: str | Path | bytes, priors: Priors = (), contexts: Sequence[ContextModel] = ()) -> TokenFile:
     """Reads a token file, or one that is in memory already.
 
     Args:
         source: path, or content.
         priors: those it was written with, where it was.
+        contexts: models that it may have been written with, beside those that come with the package.
 
     Raises:
         InputError: the file cannot be opened.
@@ -74,8 +79,8 @@ def read(source: str | Path | bytes, priors: Priors = ()) -> TokenFile:
     try:
         if about.padded_codes > _allowed(data):
             raise FormatError(f"{about.padded_codes} codes in {len(data)} bytes are more than a file may claim")
-        blocks = _blocks(payload)
-        streams = tuple(_stream(about, s, blocks, priors) for s in range(len(about.shapes)))
+        blocks, known = _blocks(payload), _Known(about, contexts)
+        streams = tuple(_stream(about, s, blocks, priors, known) for s in range(len(about.shapes)))
         if next(blocks, None) is not None:
             raise FormatError("there is more behind the last codebook")
         lengths = None if about.lengths is None else tuple(torch.tensor(n, dtype=torch.int64) for n in about.lengths)
@@ -107,6 +112,7 @@ def dumps(
     priors: Priors = (),
     attachments: Mapping[str, bytes] = NOTHING,
     target: Target | None = None,
+    context: ContextModel | None = None,
 ) -> bytes:
     """A token file as bytes. Codes beyond `tokens.lengths` are not kept: they come back as 0.
 
@@ -120,11 +126,14 @@ def dumps(
         attachments: what belongs to the tokens but is none, e.g. the sound of a clip, by name. Readers of format
             version 1 do not take files that have any.
         target: what the length of the tokens was chosen for; None: for nothing that was measured.
+        context: a model of the codec's codes. It makes files shorter, which can then only be read with it.
 
     Raises:
-        InputError: codes outside their vocabulary, or values that a header cannot hold.
+        InputError: codes outside their vocabulary, values that a header cannot hold, or the model of another codec.
     """
     tokens = tokens.to("cpu")
+    if context is not None and context.weights_hash != weights_hash:
+        raise InputError(f"a context model of weights {context.weights_hash}: these are codes of {weights_hash}")
     try:
         sizes = {name: len(data) for name, data in attachments.items()}
         about = header.describe(tokens, codec, weights_hash, fit, sizes, target)
@@ -132,17 +141,57 @@ def dumps(
     except FormatError as error:
         raise InputError(f"these tokens cannot be written: {error}") from None
     tokens.check_range()
-    blocks = []
-    for s, codes in enumerate(tokens.streams):
-        valid = _valid(about, s)
-        for k, vocab_size in zip(range(codes.shape[1]), tokens.spec.streams[s].vocab_sizes, strict=False):
-            block = entropy.compress(codes[:, k][valid].flatten().numpy(), vocab_size, _prior(about, s, k, priors))
-            blocks.append(_varint(len(block)) + block)
+    blocks = [_varint(len(block)) + block for block in _coded(about, tokens, priors, context)]
     body = b"".join([_varint(len(front)), front, *blocks, *attachments.values()])
     data = MAGIC + bytes([VERSION if attachments else PLAIN]) + _varint(len(body) + CHECKSUM_BYTES) + body
     if about.padded_codes > _allowed(data):
         raise InputError(f"{about.padded_codes} codes are too many for one file of {len(data)} bytes: write several")
     return data + zlib.crc32(data).to_bytes(CHECKSUM_BYTES, "little")
+
+
+def _coded(about: Header, tokens: Tokens, priors: Priors, context: ContextModel | None) -> Iterator[bytes]:
+    """The block of each codebook of each stream."""
+    view = None if context is None else View(context)
+    for s, codes in enumerate(tokens.streams):
+        valid = _valid(about, s)
+        for k, vocab_size in zip(range(codes.shape[1]), tokens.spec.streams[s].vocab_sizes, strict=False):
+            block = entropy.compress(codes[:, k][valid].flatten().numpy(), vocab_size, _prior(about, s, k, priors))
+            if view is not None:
+                words = view.encode(s, k, valid.numpy(), codes[:, k].numpy())
+                block = min(block, bytes([entropy.BY_CONTEXT]) + bytes.fromhex(view.model.digest) + words, key=len)
+            yield block
+
+
+class _Known:
+    """Codes that were read already, for blocks that were coded given them.
+
+    Args:
+        about: of the file.
+        contexts: models that may be asked for.
+    """
+
+    def __init__(self, about: Header, contexts: Sequence[ContextModel]) -> None:
+        self.about, self.contexts = about, contexts
+        self.view: View | None = None
+        self.waiting: list[tuple[int, int, Tensor, Tensor]] = []
+
+    def add(self, stream: int, codebook: int, valid: Tensor, codes: Tensor) -> None:
+        """Makes a codebook known, (B, S1, S2, ...)."""
+        if self.view is None:
+            self.waiting.append((stream, codebook, valid, codes))
+        else:
+            self.view.add(stream, codebook, valid.numpy(), codes.numpy())
+
+    def decode(self, stream: int, codebook: int, valid: Tensor, shape: Sequence[int], block: bytes) -> entropy.Codes:
+        """The codes of a block by context. Raises FormatError."""
+        digest = block[1:DIGEST_END].hex()
+        if self.view is None:
+            self.view = View(find(digest, self.about.weights_hash, self.contexts))
+            for one in self.waiting:
+                self.add(*one)
+        if self.view.model.digest != digest:
+            raise FormatError(f"coded with context models {self.view.model.digest} and {digest}")
+        return self.view.decode(stream, codebook, valid.numpy(), shape, block[DIGEST_END:])
 
 
 def check_codec(about: Header, codec: str, weights_hash: str, where: str = "these tokens") -> None:
@@ -186,14 +235,19 @@ def _open(data: bytes, where: str) -> tuple[Header, bytes, dict[str, bytes]]:
         raise FormatError(f"{where}: {error}") from None
 
 
-def _stream(about: Header, s: int, blocks: Iterator[bytes], priors: Priors) -> Tensor:
+def _stream(about: Header, s: int, blocks: Iterator[bytes], priors: Priors, known: _Known) -> Tensor:
     """The codes of one stream, (B, K, *S), from the next K blocks."""
     n_codebooks, *shape = about.shapes[s]
     valid = _valid(about, s)
     codes = torch.zeros(about.batch, n_codebooks, *shape, dtype=torch.int64)
     for k, vocab_size in zip(range(n_codebooks), about.spec.streams[s].vocab_sizes, strict=False):
-        stored = entropy.expand(next(blocks, b""), vocab_size, about.stored(s), _prior(about, s, k, priors))
+        block = next(blocks, b"")
+        if block[:1] == bytes([entropy.BY_CONTEXT]):
+            stored = known.decode(s, k, valid, shape, block)
+        else:
+            stored = entropy.expand(block, vocab_size, about.stored(s), _prior(about, s, k, priors))
         codes[:, k][valid] = torch.from_numpy(stored).reshape(-1, *shape[1:])  # (stored rows, *S[1:])
+        known.add(s, k, valid, codes[:, k])
     return codes
 
 
