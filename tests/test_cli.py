@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from codeczoo.cli import cards, common
 from codeczoo.cli import decode as decode_command
 from codeczoo.cli import eval as eval_command
 from codeczoo.cli.main import COMMANDS, main
+from codeczoo.core.errors import InputError
 from codeczoo.export import pictures
 from codeczoo.export.baselines import BASELINES, at_bytes
 from codeczoo.export.evaluate import Row
@@ -365,6 +367,10 @@ def test_a_measure_that_not_every_picture_allows_is_left_out(tiny_codec: codeczo
 @pytest.mark.parametrize("name", BASELINES)
 def test_baselines_use_the_bytes_they_get(name: str) -> None:
     x = torch.from_numpy(np.array(picture(5, (96, 64)))).permute(2, 0, 1).float() / 255
+    long = replace(BASELINES[name], side=40)  # as if it held no more
+    assert at_bytes(torch.rand(3, 8, 100), long, 10**6).shrunk == 4
+    with pytest.raises(InputError, match="holds no picture of 8 x 500 pixels, nor an eighth of it"):
+        at_bytes(torch.rand(3, 8, 500), long, 10**6)
     coded = [at_bytes(x, BASELINES[name], budget) for budget in (1, 400, 700, 1500, 100_000)]
     assert coded[0].bytes > 1  # nothing is that small, and that is told
     assert all(c.bytes <= budget for c, budget in zip(coded[1:], (400, 700, 1500, 100_000), strict=True))

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from PIL import Image
 
 import codeczoo
 import codeczoo.export
 from codeczoo.cli import defaults
 from codeczoo.cli.main import main
+from codeczoo.core.errors import InputError
 from codeczoo.core.places import DEFAULTS, shipped
 from codeczoo.data.films import generated_film
 from codeczoo.data.pictures import generated_picture
@@ -69,6 +71,15 @@ def test_files_of_all_media_need_no_codec(media: Path, tmp_path: Path, capsys: p
     assert "skipped 3" in capsys.readouterr().out
 
 
+def test_gifs_that_move_are_videos(tmp_path: Path) -> None:
+    video.write(tmp_path / "moves.gif", generated_film(0, 1, 64, 5), 10)
+    Image.new("RGB", (9, 8), "red").save(tmp_path / "still.gif")
+    (tmp_path / "broken.gif").write_bytes(b"no picture")
+    found = defaults.by_media([str(tmp_path)])
+    assert [one.path.name for one in found["video"]] == ["moves.gif"]
+    assert [one.path.name for one in found["image"]] == ["broken.gif", "still.gif"]
+
+
 def test_pictures_come_back_alike_and_better_with_more_codebooks() -> None:
     codec = codeczoo.load(DEFAULTS["image"])
     x = torch.stack([generated_picture(0, i, 128) for i in range(4)])
@@ -103,6 +114,17 @@ def test_names_that_say_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (tmp_path / "x.xyz").write_bytes(b"?")
     assert main(["encode", str(tmp_path / "x.xyz"), "-o", str(tmp_path / "t")]) == 2
     assert "no picture, recording or video by its name; if it is one, name a --codec" in capsys.readouterr().err
+
+
+def test_names_of_recipes_and_of_folders_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are told at once: nobody asks a network for them."""
+    monkeypatch.setattr("codeczoo.io.hub.fetch", lambda name: pytest.fail(name))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(InputError, match="image/titok_tiny is a recipe, which has no weights: train it"):
+        codeczoo.load("image/titok_tiny")
+    with pytest.raises(InputError, match="runs/typo: no such file or folder"):
+        codeczoo.load("runs/typo")
 
 
 def test_nothing_shipped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """One file at every prefix beside a baseline, and the page that shows it."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,30 @@ def test_sounds_and_clips(tmp_path: Path) -> None:
     about = video.info(done.decoded)
     assert (about.frames, about.height, about.width, about.rate) == (9, 32, 48, 12)
     assert {"psnr", "ssim", "file_bpp"} <= {*done.facts}
+
+
+def test_files_of_one_name_and_sound_of_clips_do_not_mix(tiny_codec: Any, tmp_path: Path) -> None:
+    sizes = ((50, 40), (32, 32))
+    first, second = (Trial(runner_of(tiny_codec), photo(tmp_path / "a.png", size), tmp_path) for size in sizes)
+    kept = first.at(first.rates[0], "jpeg").decoded
+    assert second.at(second.rates[0], "jpeg").decoded != kept and image.read(kept).shape == (3, 40, 50)
+    film, out = tmp_path / "f.mp4", tmp_path / "out"
+    video.write(film, smooth_clip(9, 32, 48), 12)
+    loud = Trial(runner_of(CODECS["ResidualMerge"].eval()), film, out)
+    mute = loud.at(Prefix(streams=1), "h264").facts["file_bytes"]
+    loud.sample = replace(loud.sample, attachments={"sound.m4a": bytes(5000)})
+    assert loud.at(Prefix(streams=1), "h264").facts["file_bytes"] < mute + 100, "what is compared is pictures"
+
+
+def test_clips_that_do_not_say_how_long_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video.write(tmp_path / "f.mp4", smooth_clip(40, 32, 48), 12)
+    x, rate = trial.film(tmp_path / "f.mp4", 20)
+    assert x.shape == (3, 40, 32, 48) and rate == 12
+    with pytest.raises(InputError, match=r"f\.mp4: more than can be looked at here, at most 2 s"):
+        trial.film(tmp_path / "f.mp4", 2)
+    monkeypatch.setattr(trial, "PIXELS", 30_000)
+    with pytest.raises(InputError, match="0 megapixels"):
+        trial.film(tmp_path / "f.mp4", 20)
 
 
 def test_what_is_too_long_or_broken_is_told(

@@ -418,6 +418,8 @@ def test_decode_takes_exports(place: Place, tmp_path: Path, format_: str) -> Non
     )
     assert run("decode", tmp_path / "one", "-o", tmp_path / "one_png", "--positions", 5) == 0
     assert (tmp_path / "one_png" / "p03.png").read_bytes() == (tmp_path / "png" / "p03.png").read_bytes()
+    assert run("decode", tmp_path / "out", tmp_path / "one", "-o", tmp_path / "both", "--positions", 5) == 0
+    assert len([path for path in (tmp_path / "both").rglob("*") if path.is_file()]) == 13, "neither hides the other"
 
 
 def test_nothing_is_written_beside_the_output_folder(
@@ -487,10 +489,12 @@ def test_another_pattern_has_the_codebooks_that_are_there(place: Place, tmp_path
         out = tmp_path / f"{name}_delay"
         assert run("export", "--from", tmp_path / name, "-o", out, *given, "--pattern", "delay") == 0
         reader = export.read(out)
-        assert reader.header["rows"] == 2
+        assert reader.header["rows"] == 2 and reader.header["prefix"]["codebooks"] == 2
         assert torch.equal(reader.tokens(0).codes, export.read(tmp_path / name).tokens(0).codes)
         assert run("export", "--from", tmp_path / name, "-o", f"{out}_shared", *given, "--offsets", "shared") == 0
         assert codes(export.read(f"{out}_shared")) == codes(export.read(tmp_path / name))
+    assert run("export", "--from", tmp_path / "short", "-o", tmp_path / "more", *given, "--codebooks", 3) == 0
+    assert export.read(tmp_path / "more").header["prefix"]["codebooks"] == 2, "there are no more"
     assert run("export", "--from", tmp_path / "all", "-o", tmp_path / "wide", *given, "--pattern", "delay") == 0
     assert export.read(tmp_path / "wide").header["rows"] == 4
 

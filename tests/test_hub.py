@@ -117,8 +117,10 @@ def test_refusals_are_one_line(
 def test_the_command_pushes(
     tiny_codec: Any, tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    codeczoo.save(tmp_path / "c.safetensors", tiny_codec, extra={"steps": 7})
+    recipe = "data: {root: /home/me/secret/photos, sizes: [/a/b, 3]}\nname: tiny\n"
+    codeczoo.save(tmp_path / "c.safetensors", tiny_codec, recipe, extra={"steps": 7})
     assert run("push", tmp_path / "c.safetensors", "me/tiny", "--store", "float16", "--licence", "mit") == 0
     assert "hub/me/tiny" in capsys.readouterr().out
     card = server.files[hub.CARD].decode()
+    assert "root: photos" in card and "- b" in card and b"secret" not in b"".join(server.files.values())
     assert "license: mit" in card and "| steps | 7 |" in card and server.made == {"me/tiny": False}

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codeczoo.core.errors import InputError
-from codeczoo.io.files import Found, _distinct, atomic, find
+from codeczoo.io.files import Found, atomic, find, told_apart
 
 SUFFIXES = (".png", ".jpg")
 
@@ -70,7 +70,7 @@ def test_clashing_outputs_differ(tmp_path: Path) -> None:
 def test_outputs_always_differ(paths: set[Path], depth: int) -> None:
     ordered = sorted(paths)
     found = [Found(p, Path(*p.parts[1:][-depth - 1 :]).with_suffix("")) for p in ordered]
-    got = _distinct(found)
+    got = told_apart(found)
     assert [f.path for f in got] == ordered
     assert len({f.stem for f in got}) == len(got)
 

@@ -85,6 +85,16 @@ def test_si_sdr_is_its_formula_and_ignores_scale() -> None:
     assert torch.allclose(si_sdr(x, x_hat), theirs, atol=1e-2)
 
 
+def test_silence_is_the_worst_speech() -> None:
+    """Clips without speech have no value; a codec that loses the speech does not get rid of the clip."""
+    pytest.importorskip("pesq")
+    x = torch.from_numpy(np.random.default_rng(0).normal(0, 0.1, (1, 1, 2 * 16000))).float()
+    x = x * torch.linspace(0, 12, x.shape[2]).sin().relu()
+    silent = torch.zeros_like(x)
+    assert float(pesq(x, x, 16000)) > 1 and float(pesq(x, silent, 16000)) == 1.0
+    assert pesq(silent, x, 16000).isnan() and pesq(silent, silent, 16000).isnan()
+
+
 def test_pesq_and_stoi_are_their_packages() -> None:
     pesq_package, stoi_package = pytest.importorskip("pesq"), pytest.importorskip("pystoi")
     x = clips(1, 3.0)

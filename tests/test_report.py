@@ -193,6 +193,15 @@ def test_what_is_told_in_words() -> None:
     assert "&lt;i&gt;" in grid([{"a": "<i>"}]) and "<meter" in grid([{"b": bar(0.5)}])
 
 
+def test_rates_may_leave_out_the_longest(made: Made, tmp_path: Path) -> None:
+    """Use and predictability are those of all codes, whatever rates were looked at."""
+    sound = ("--codec", made.root / "sound.safetensors", "--against", "none")
+    assert run("report", made.root / "in" / "a.wav", "-o", tmp_path / "a.html", *sound, "--rates", 1) == 0
+    (found,) = json.loads((tmp_path / "a.json").read_text())["codecs"]
+    (whole,) = [codec for codec in made.facts["codecs"] if codec["name"] == "sound"]
+    assert len(found["codebooks"]) == len(found["ngrams"]) > 1 and found["codebooks"] == whole["codebooks"]
+
+
 # --- its parts -------------------------------------------------------------------------------------------------------
 
 
@@ -216,7 +225,8 @@ def test_contexts_do_not_reach_into_another_sample() -> None:
     assert ngrams("s", 0, pairs, 4).bits[1] == 0
     assert len(ngrams("s", 0, pairs, 2**40).bits) == 1  # their pairs have no numbers
     single = ngrams("s", 0, [np.array([7])], 9)
-    assert single.bits == (0, 0, 0) and single.distinct == (1, 0, 0) and np.isnan(single.zipf)
+    assert single.bits == (0,) and single.distinct == (1,) and np.isnan(single.zipf)
+    assert len(ngrams("s", 0, pairs, 4).bits) == 2  # nobody has three codes
 
 
 def test_statistics_count_valid_positions_of_each_codebook() -> None:

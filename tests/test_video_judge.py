@@ -25,12 +25,13 @@ from codeczoo.core.types import StreamSpec, TokenSpec
 from codeczoo.export import evaluate, video_baselines
 from codeczoo.export.batches import Prefix
 from codeczoo.export.evaluate import Evaluation, rates_of
-from codeczoo.export.judges import JUDGES, VideoJudge, VideoMeasures
+from codeczoo.export.judges import JUDGES, PictureMeasures, VideoJudge, VideoMeasures
 from codeczoo.export.judging import Networks
 from codeczoo.export.sources import Sample
 from codeczoo.export.video_baselines import BASELINES, at_bytes
 from codeczoo.io.files import Found
 from codeczoo.metrics import video
+from codeczoo.metrics.fid import ReconstructionFID
 
 CPU = torch.device("cpu")
 
@@ -256,3 +257,35 @@ def test_cards_tell_strides_and_bits_of_streams() -> None:
     assert found["bits_of_streams"] == "coarse: 0.04688, fine: 0.375 per pixel"
     one = summary(json.loads(json.dumps(spec_of(1, ("positions",)).to_dict())))
     assert one["tokens"] == "one of 8 per 4x8x8" and "bits_of_streams" not in one
+
+
+def test_no_numbers_are_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Means, "decode", lambda self, tokens: torch.full((1, 3, 9, 32, 32), torch.nan))
+    with pytest.raises(InputError, match="means, 1 streams: what it decodes holds values that are no numbers"):
+        evaluated([smooth_clip(9, 32, 32)], [], monkeypatch)
+
+
+def test_rates_are_of_all_bits_and_all_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny clip weighs little: means of ratios would be its own."""
+    rows = evaluated([smooth_clip(17, 64, 64), smooth_clip(1, 8, 8)], [], monkeypatch).result()
+    pixels = (17 * 64 * 64 + 8 * 8) / 2
+    assert rows[0]["payload_bpp"] == pytest.approx(8 * rows[0]["payload_bytes"] / pixels, rel=1e-6)
+    assert rows[0]["bpp"] == pytest.approx(rows[0]["bits"] / pixels, rel=1e-6)
+
+
+def test_lpips_and_fid_want_enough_to_look_at() -> None:
+    calls: list[int] = []
+
+    class Few(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1)[:, :4].float()
+
+    measures = PictureMeasures(Networks(lpips=lambda a, b: calls.append(1) or torch.tensor(0.5)), torch.device("cpu"))
+    x = torch.rand(3, 12, 40)
+    assert "lpips" not in measures.of(x, x) and not calls
+    assert measures.of(torch.rand(3, 16, 40), torch.rand(3, 16, 40))["lpips"] == 0.5
+    measures._fid = ReconstructionFID(Few(), 4)
+    measures.of(x, x)
+    assert measures.of_all() == {}
+    measures.of(x, x)
+    assert measures.of_all()["rfid"] == pytest.approx(0, abs=1e-6)

@@ -18,12 +18,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-import yaml
 from PIL import Image
 
 from codeczoo import zoo
 from codeczoo.cli.eval import formats_of
-from codeczoo.core.summary import summary
+from codeczoo.core.summary import summary, without_paths
 from codeczoo.io.weights import load_strict, read_header
 
 LARGEST = 12_000_000  # bytes of a weights file
@@ -54,14 +53,8 @@ def store(source: Path, target: Path, dtype: torch.dtype, extra: dict[str, Any])
     codec = zoo.skeleton(plain(trained.config))
     own = trained.state_dict()
     load_strict(codec, {key: own[key] for key in codec.state_dict()}, str(source))
-    recipe = yaml.safe_load(header["recipe"])
-    for name in ("root", "val_root"):  # where the files lay on this machine says nothing to others
-        if isinstance(recipe["data"].get(name), str):
-            recipe["data"][name] = Path(recipe["data"][name]).name
-    for start in recipe.get("task", {}).get("warm_start", {}).values():
-        start["path"] = Path(start["path"]).stem
     extra = {"step": header["extra"]["step"], "ema": header["extra"]["ema"], **extra}
-    zoo.save(target, codec, yaml.safe_dump(recipe, sort_keys=False), extra, dtype)
+    zoo.save(target, codec, without_paths(header["recipe"]), extra, dtype)
     if (size := target.stat().st_size) > LARGEST:
         target.unlink()
         sys.exit(f"{target} would have {size} bytes; {LARGEST} are allowed")

@@ -17,7 +17,7 @@ import codeczoo
 from codeczoo.core.base import Autoencoder, Codec
 from codeczoo.core.config import build, resolve
 from codeczoo.core.errors import ConfigError, InputError, WeightsError, nearest
-from codeczoo.core.places import PACKAGE, shipped
+from codeczoo.core.places import PACKAGE, is_recipe, shipped
 from codeczoo.core.summary import model_card
 from codeczoo.core.types import Sampling
 from codeczoo.io import hub
@@ -40,7 +40,9 @@ def find(name_or_path: str | Path) -> Path:
         return path
     if str(name_or_path) in shipped():
         return shipped()[str(name_or_path)]
-    if hub.is_id(str(name_or_path)):
+    if is_recipe(str(name_or_path)):
+        raise InputError(f"{name_or_path} is a recipe, which has no weights: train it, or name a run folder or a file")
+    if hub.is_id(str(name_or_path)) and not path.parent.is_dir():
         try:
             return hub.fetch(str(name_or_path))
         except InputError as error:

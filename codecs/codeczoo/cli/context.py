@@ -32,7 +32,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--val", metavar="EXPORT", help=what)
     what = "values of the digits of large codes, e.g. the levels of an FSQ (default: digits of like size)"
     parser.add_argument("--factors", type=ids.steps, metavar="N,N", help=what)
-    parser.add_argument("--minutes", type=common.positive_number, default=5.0, metavar="M", help="of training, at most (default 5)")
+    what = "of training, at most (default 5)"
+    parser.add_argument("--minutes", type=common.positive_number, default=5.0, metavar="M", help=what)
     parser.add_argument("--steps", type=common.positive, metavar="N", help="of training, at most (default: no limit)")
     parser.add_argument("--width", type=common.positive, default=48, metavar="N", help="of hidden layers (default 48)")
     parser.add_argument("--dim", type=common.positive, default=16, metavar="N", help="of embeddings (default 16)")

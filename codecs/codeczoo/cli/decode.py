@@ -41,10 +41,11 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Decodes. Returns 1 when an input was bad."""
-    from codeczoo.io.files import find
+    from codeczoo.io.files import find, told_apart
 
     report = common.Report(args.json)
-    found = [*exported(args.paths), *find([p for p in args.paths if not is_export(p)], common.TOKEN_SUFFIXES)]
+    files = find([p for p in args.paths if not is_export(p)], common.TOKEN_SUFFIXES)
+    found = told_apart([*exported(args.paths), *files])
     groups = {args.codec: found} if args.codec else by_codec(found)
     skipped = sum(decode(args, name, files, report) for name, files in groups.items())
     return report.finish("decoded", {"skipped": skipped})

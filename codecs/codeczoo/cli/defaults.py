@@ -1,6 +1,7 @@
 """Which codec takes which files where none is named: the shipped one for pictures, recordings or videos."""
 
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 from codeczoo.core.errors import InputError
@@ -31,15 +32,28 @@ def by_media(paths: Sequence[str]) -> "dict[str, list[Found]]":
 
 
 def divided(files: "Iterable[Found]") -> "dict[str, list[Found]]":
-    """The files of each media, by their suffixes; a .gif is a picture. Raises InputError."""
+    """The files of each media, by their suffixes; a .gif that moves is a video. Raises InputError."""
     kinds = _by_suffix()
     found: dict[str, list[Found]] = {media: [] for media in kinds}
     for one in files:
         media = next((media for media, own in kinds.items() if one.path.suffix.lower() in own), None)
+        if one.path.suffix.lower() == ".gif" and moves(one):
+            media = "video"
         if media is None:
             raise InputError(f"{one.path}: no picture, recording or video by its name; if it is one, name a --codec")
         found[media].append(one)
     return found
+
+
+def moves(found: "Found") -> bool:
+    """Whether a picture has several frames; no where it cannot be read, which is told when it is its turn."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(BytesIO(found.read())) as opened:
+            return bool(getattr(opened, "n_frames", 1) > 1)
+    except (OSError, UnidentifiedImageError):
+        return False
 
 
 def default(media: str) -> str:

@@ -7,6 +7,8 @@ from codeczoo.cli import common
 from codeczoo.core.errors import MissingError
 from codeczoo.core.places import DEFAULTS, shipped
 
+LARGEST = "200mb"  # of a file that is dropped
+
 
 def add_parser(subparsers: Any) -> None:
     """Declares the arguments."""
@@ -37,7 +39,9 @@ def run(args: argparse.Namespace) -> int:
         raise MissingError('the demo needs gradio: pip install "codeczoo[demo]"') from None
     runners = [common.open_codec(args, name) for name in names]
     try:
-        page(runners).launch(server_name=args.host, server_port=args.port, quiet=True, prevent_thread_lock=True)
+        page(runners).launch(
+            server_name=args.host, server_port=args.port, quiet=True, prevent_thread_lock=True, max_file_size=LARGEST
+        )
     except OSError as error:
         raise InputError(f"--port {args.port}: {error}") from None
     common.say(f"http://{args.host}:{args.port} (Ctrl-C ends it)")

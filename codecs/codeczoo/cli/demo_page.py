@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported: the page works offline
@@ -50,7 +50,8 @@ class Tab:
 
     def __init__(self, media: str, runners: dict[str, Runner]) -> None:
         self.media, self.runners = media, runners
-        self.folder = Path(mkdtemp(prefix="codeczoo-demo-"))
+        self._temporary = TemporaryDirectory(prefix="codeczoo-demo-")  # goes with the process
+        self.folder = Path(self._temporary.name)
         self.trial = lru_cache(maxsize=KEPT)(self._trial)
 
     def build(self) -> None:
@@ -67,10 +68,10 @@ class Tab:
             codes = gr.Textbox(label="Codes", lines=6, interactive=False)
             file = gr.File(label="Token file (.cz)", interactive=False)
         given, shown = [source, codec, slider, beside], [decoded, other, table, codes, file]
-        codec.change(self._slider, codec, slider).then(self.show, given, shown)
-        source.change(self.show, given, shown)
-        slider.release(self.show, given, shown)
-        beside.change(self.show, given, shown)
+        one = {"concurrency_id": self.media, "concurrency_limit": 1}  # whoever comes second waits
+        codec.change(self._slider, codec, slider).then(self.show, given, shown, **one)
+        for event in (source.change, slider.release, beside.change):
+            event(self.show, given, shown, **one)
 
     def show(self, path: str | None, codec: str, n: float, beside: str) -> tuple[Any, ...]:
         """What the components show of a file at a prefix. Errors become a message on the page."""

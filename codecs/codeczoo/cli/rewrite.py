@@ -87,9 +87,6 @@ def factors_of(reader: "Reader") -> list[int]:
 
 def codebooks_of(reader: "Reader") -> int | None:
     """How many codebooks the documents of an export have at most, as far as its header says; None: all of the codec."""
-    vary = reader.header.get("vary") or {}
-    if vary.get("kind") == "codebooks" and vary["field"] is None:
-        return int(vary["high"])
     kept: int | None = reader.header.get("prefix", {}).get("codebooks")
     return kept
 

@@ -3,7 +3,10 @@
 import argparse
 import shlex
 import sys
+from pathlib import Path
 from typing import Any
+
+from codeczoo.core.errors import InputError
 
 EPILOG = """examples:
   codeczoo train image/one_d_piece_tiny
@@ -45,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise MissingError(f'{error.name} is not installed: pip install "codeczoo[train]"') from None
     if args.check:
+        for key in ("root", "val_root"):
+            check_there(key, config["data"].get(key))
         sys.stdout.write(summary(config, parameter_count(config), missing(config)))
         return 0
     outcome = train(config, args.out, args.resume)
@@ -54,6 +59,12 @@ def run(args: argparse.Namespace) -> int:
     elif outcome.first:
         sys.stdout.write(f"{outcome.folder}\n")
     return 130 if outcome.interrupted else 0
+
+
+def check_there(key: str, value: Any) -> None:
+    """Raises InputError where data.KEY is a single file or folder that is not there."""
+    if isinstance(value, str) and not set(value) & set("*?[{") and not Path(value).exists():
+        raise InputError(f"data.{key}={value}: no such file or folder")
 
 
 def summary(config: dict[str, Any], parameters: int, unset: list[str]) -> str:

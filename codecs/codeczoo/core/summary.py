@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from itertools import groupby
 from math import log2
+from pathlib import PurePath
 from typing import Any
 
 
@@ -71,3 +72,17 @@ def model_card(name: str, header: dict[str, Any]) -> str:
     if header["recipe"]:
         lines += ["## Recipe", "", "```yaml", header["recipe"].rstrip(), "```", ""]
     return "\n".join(lines)
+
+
+def without_paths(recipe: str) -> str:
+    """The text of a recipe with names alone in place of absolute paths: where files lay says nothing to others."""
+    import yaml
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(one) for key, one in value.items()}
+        if isinstance(value, list):
+            return [plain(one) for one in value]
+        return PurePath(value).name if isinstance(value, str) and value.startswith("/") else value
+
+    return yaml.safe_dump(plain(yaml.safe_load(recipe)), sort_keys=False) if recipe else recipe

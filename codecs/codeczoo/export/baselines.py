@@ -9,7 +9,7 @@ import torch
 from PIL import Image, features
 from torch import Tensor
 
-from codeczoo.core.errors import MissingError
+from codeczoo.core.errors import InputError, MissingError
 from codeczoo.io import image
 from codeczoo.metrics.image import psnr
 
@@ -18,14 +18,18 @@ SCALES = (1, 2, 4, 8)  # a tiny budget is best spent on a smaller picture
 
 @dataclass(frozen=True)
 class Baseline:
-    """A file format of Pillow with a quality from `low` to `high`."""
+    """A file format of Pillow with a quality from `low` to `high`, for sides of at most so many pixels."""
 
     format: str
     low: int
     high: int
+    side: int
 
 
-BASELINES = {"jpeg": Baseline("JPEG", 1, 95), "webp": Baseline("WEBP", 0, 100), "avif": Baseline("AVIF", 0, 100)}
+BASELINES = {
+    "jpeg": Baseline("JPEG", 1, 95, 65_500), "webp": Baseline("WEBP", 0, 100, 16_383),
+    "avif": Baseline("AVIF", 0, 100, 65_535),
+}
 
 
 class Coded(NamedTuple):
@@ -50,11 +54,16 @@ def at_bytes(x: Tensor, baseline: Baseline, budget: int) -> Coded:
 
     Raises:
         MissingError: Pillow was built without the format.
+        InputError: a picture that is too long for it.
     """
     if not features.check(baseline.format.lower().replace("jpeg", "jpg")):
         raise MissingError(f"this Pillow writes no {baseline.format}: pip install --upgrade pillow")
     pixels = (x * 255).round().to(torch.uint8)
-    tries = [_best(pixels, baseline, budget, shrunk) for shrunk in SCALES if min(pixels.shape[1:]) >= shrunk]
+    sides = pixels.shape[1:]
+    scales = [shrunk for shrunk in SCALES if min(sides) >= shrunk and max(sides) // shrunk <= baseline.side]
+    if not scales:
+        raise InputError(f"{baseline.format} holds no picture of {sides[0]} x {sides[1]} pixels, nor an eighth of it")
+    tries = [_best(pixels, baseline, budget, shrunk) for shrunk in scales]
     fitting = [t for t in tries if t.bytes <= budget]
     return max(fitting, key=lambda t: t.psnr) if fitting else min(tries, key=lambda t: t.bytes)
 

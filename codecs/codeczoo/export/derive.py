@@ -66,6 +66,9 @@ class Change:
             raise InputError("text needs a pattern of one row: flat, layer-major or frame-major")
         if self.vary is not None:
             header["vary"] = asdict(self.vary)
+            if self.vary.field is None:  # no document has more than both say
+                kept, most = header.get("prefix") or {}, self.vary.high
+                header["prefix"] = kept | {self.vary.kind: min(most, kept.get(self.vary.kind) or most)}
         if self.text is not None:
             header["text"] = {"field": self.text.field, "place": self.text.place}
         elif self.rewrites and header.pop("text", None) is not None:

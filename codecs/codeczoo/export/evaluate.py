@@ -40,24 +40,30 @@ class Row:
         self.system, self.rate, self.keep = system, rate, keep or judge.preview
         self.measures: Measures = judge.measures()
         self.shown: list[tuple[Tensor, Facts]] = []
-        self._sums: dict[str, tuple[float, int, int]] = {}  # sum, pairs with a value, pairs without
+        self._sums: dict[str, tuple[float, int, int]] = {}  # weighted sum, weights of pairs with a value, all pairs
         self._count = 0
 
     @torch.inference_mode()
     def add(self, x: Tensor, x_hat: Tensor, facts: Facts) -> None:
-        """Measures one pair, (C, *spatial) each; `facts` are averaged as they are."""
+        """Measures one pair, (C, *spatial) each; `facts` are averaged too, rates over seconds and pixels.
+
+        Raises InputError for values that are no numbers.
+        """
+        if not x_hat.isfinite().all():
+            raise InputError(f"{self.system}, {self.rate}: what it decodes holds values that are no numbers")
         facts = facts | self.measures.of(x, x_hat)
         for name, value in facts.items():
-            total, count, without = self._sums.get(name, (0.0, 0, 0))
-            self._sums[name] = (total, count, without + 1) if isnan(value) else (total + value, count + 1, without)
+            weight = 0 if isnan(value) else x[0].numel() if name.split()[0].endswith(("kbps", "bpp")) else 1
+            total, weights, pairs = self._sums.get(name, (0.0, 0, 0))
+            self._sums[name] = total + (weight and weight * value), weights + weight, pairs + 1
         self._count += 1
         if len(self.shown) < SHOWN:
             self.shown.append((self.keep(x_hat), facts))
 
     def result(self) -> dict[str, Any]:
         """Means over the pairs that have a value. A measure that some pair was too small for is left out."""
-        sums = {name: s for name, s in self._sums.items() if s[1] and s[1] + s[2] == self._count}
-        means = {name: total / count for name, (total, count, _) in sums.items()}
+        sums = {name: s for name, s in self._sums.items() if s[1] and s[2] == self._count}
+        means = {name: total / weights for name, (total, weights, _) in sums.items()}
         return {"system": self.system, "rate": self.rate, "count": self._count, **means, **self.measures.of_all()}
 
 

@@ -18,6 +18,8 @@ from codeczoo.metrics.i3d import CLASSES, SHORTEST
 from codeczoo.metrics.image import ms_ssim, psnr, ssim
 from codeczoo.metrics.pitch import pitch_errors
 
+LPIPS_SIDE = 16  # pixels: VGG halves them four times
+
 
 class PictureMeasures(Measures):
     """With those of networks. Arguments: see Judge."""
@@ -35,15 +37,15 @@ class PictureMeasures(Measures):
         self.functions = {name: of for name, (of, least) in self.FUNCTIONS.items() if smallest >= least}
         values = super().of(x, x_hat)
         pair = x[None].to(self.device), x_hat[None].to(self.device)
-        if self.networks.lpips is not None:
+        if self.networks.lpips is not None and smallest >= LPIPS_SIDE:
             values["lpips"] = float(self.networks.lpips(*pair))
         if self._fid is not None:
             self._fid.update(*pair)
         return values
 
     def of_all(self) -> Facts:
-        """See Measures."""
-        return {} if self._fid is None else {"rfid": self._fid.result()}
+        """See Measures: no FID of fewer than two pictures."""
+        return {"rfid": self._fid.result()} if self._fid is not None and self._fid.real.count >= 2 else {}
 
 
 class PictureJudge(Judge):
@@ -135,7 +137,7 @@ class VideoMeasures(Measures):
         smallest = min(x.shape[2:])
         self.functions = {name: of for name, (of, least) in self.FUNCTIONS.items() if smallest >= least}
         values = super().of(x, x_hat)
-        if self.networks.lpips is not None:
+        if self.networks.lpips is not None and smallest >= LPIPS_SIDE:
             pairs = zip(x.to(self.device).split(1, 1), x_hat.to(self.device).split(1, 1), strict=True)
             found = [float(self.networks.lpips(a.transpose(0, 1), b.transpose(0, 1))) for a, b in pairs]
             values["lpips"] = sum(found) / len(found)

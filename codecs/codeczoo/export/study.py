@@ -20,6 +20,7 @@ from codeczoo.export.sources import Sample
 from codeczoo.export.speed import speed
 from codeczoo.io.files import Found
 from codeczoo.io.video_fit import VideoFit
+from codeczoo.metrics.codebook import CodebookUse
 from codeczoo.metrics.ngrams import TokenStatistics
 
 SIDE = {"image": 384, "video": 256}  # pixels, of what is kept of pictures and clips
@@ -50,7 +51,7 @@ class Study:
         self.media = media_of(runner)
         own = [name for name in against if name in JUDGES[self.spec.media].BASELINES]
         self.evaluation = Evaluation(runner, rates or rates_of(self.spec), own, networks, self.excerpt)
-        self.statistics = TokenStatistics(self.spec)
+        self.statistics, self.use = TokenStatistics(self.spec), CodebookUse(self.spec)
         self.names: list[str] = []
         self.rates: list[Fraction] = []
         self.speed: dict[str, float] = {}
@@ -76,6 +77,7 @@ class Study:
                 if not self.speed:
                     self.speed = speed(self.runner, sample.x)
                 self.statistics.update(sample.tokens)
+                self.use.update(sample.tokens)
             yield sample
 
     def excerpt(self, x: Tensor) -> Tensor:
@@ -99,7 +101,7 @@ class Study:
             "spec": self.spec.to_dict(),
             "rows": rows,
             "sizes": sizes(rows, self.spec.media),
-            "codebooks": [asdict(use) for use in self.evaluation.uses[-1].result() if use.codes],
+            "codebooks": [asdict(use) for use in self.use.result() if use.codes],
             "ngrams": [asdict(one) | {"zipf": _number(one.zipf)} for one in self.statistics.result()],
             "speed": self.speed,
             **self.evaluation.observed,

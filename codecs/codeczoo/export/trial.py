@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from tempfile import mkdtemp
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from codeczoo.io import audio, image, tokens, video
 from codeczoo.io.files import Found
 
 SHOWN = 64  # codes that are told
+PIXELS, PIECE = 400_000_000, 16  # of all frames of a clip; frames that are read at once
 SECONDS = {"audio": 120.0, "video": 20.0}  # longer files are not held as a whole, which measuring wants
 SUFFIX = {"image": ".png", "audio": ".wav", "video": ".mp4"}
 
@@ -48,14 +50,14 @@ class Trial:
     Args:
         runner: the codec.
         path: of the file.
-        folder: for what is written.
+        folder: where a folder of its own is made for what is written.
 
     Raises:
         InputError: a bad file, or one that is longer than SECONDS.
     """
 
     def __init__(self, runner: Runner, path: Path, folder: Path) -> None:
-        self.runner, self.path, self.folder = runner, path, folder
+        self.runner, self.path = runner, path
         spec = runner.codec.spec
         self.media = media_of(runner, Options())
         self.x, self.rate = whole(path, spec)
@@ -65,6 +67,8 @@ class Trial:
             raise InputError(f"{path.name}: {sample.error}")
         self.sample: Sample = sample
         self.rates = prefixes_of(runner)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = Path(mkdtemp(dir=folder))
 
     def at(self, prefix: Prefix, baseline: str) -> Outcome:
         """The file at a prefix, and a baseline of the judge's at the same bytes."""
@@ -82,6 +86,7 @@ class Trial:
             if done.error:
                 raise InputError(f"{cz.name}: {done.error}")
         payload = tokens.read_header(cz).payload_bytes
+        total -= sum(map(len, self.sample.attachments.values()))  # the sound of a clip is not what is compared
         x_hat, _ = whole(decoded, self.judge.spec)
         facts = self.judge.sizes(self.x, kept, payload, total) | {"file_bytes": float(total)}
         beside, about = self.judge.baseline(baseline, self.x, payload, total)
@@ -125,7 +130,20 @@ def whole(path: Path, spec: TokenSpec) -> tuple[Tensor, Fraction]:
     if spec.media == "audio":
         x, rate = audio.read(path, spec.sample_rate)
         return x, Fraction(rate)
-    return video.read(path).float() / 255, video.info(path).rate
+    return film(path, most)
+
+
+def film(path: Path, most: float) -> tuple[Tensor, Fraction]:
+    """All frames of a clip and their rate. Raises InputError for one of more than `most` seconds or PIXELS."""
+    about, parts = video.info(path), []
+    side = about.height * about.width
+    for part in video.blocks(path, PIECE):
+        parts.append(part)
+        frames = sum(one.shape[1] for one in parts)
+        if frames > most * about.rate or frames * side > PIXELS:
+            most_pixels = f"{most:.0f} s and {PIXELS / 1e6:.0f} megapixels of all frames"
+            raise InputError(f"{path.name}: more than can be looked at here, at most {most_pixels}")
+    return torch.cat(parts, 1).float() / 255, about.rate
 
 
 def _codes(kept: Tokens) -> str:

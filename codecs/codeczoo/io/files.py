@@ -94,7 +94,7 @@ def find(paths: Iterable[str | Path], suffixes: Sequence[str]) -> list[Found]:
     for given in paths:
         for match in matches(Path(given), suffixes):
             found.setdefault(os.path.realpath(match.path), match)
-    return _distinct(list(found.values()))
+    return told_apart(list(found.values()))
 
 
 def matches(given: Path, suffixes: Sequence[str]) -> Iterator[Found]:
@@ -142,8 +142,8 @@ def _unreadable(error: OSError) -> None:
     raise InputError(f"cannot read folder {error.filename}: {error.strerror}")
 
 
-def _distinct(found: list[Found]) -> list[Found]:
-    """The same files with stems that differ."""
+def told_apart(found: Sequence[Found]) -> list[Found]:
+    """The same files with stems that differ, as `find` has it."""
     import numpy as np
 
     keys = np.fromiter((stem_key(f.stem) for f in found), np.uint64, len(found))

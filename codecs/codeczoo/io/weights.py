@@ -108,7 +108,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and EOF errors of many kinds
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise WeightsError(f"{path}: cannot be read as weights only ({reason[0]})") from None
+        raise WeightsError(f"{path}: cannot be read as weights only ({reason[0].partition('. ')[0]})") from None
     for key in ("state_dict", "model", "ema"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]

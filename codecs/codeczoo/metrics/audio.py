@@ -6,6 +6,7 @@ padding: each clip gets the value that it gets by itself. NaN stands for a clip 
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +23,7 @@ SUPERB_WINDOWS, SUPERB_MELS = (2048, 512), (150, 80)
 FLOOR = 1e-5  # least magnitude that a logarithm sees
 CAP = 100.0  # dB; what an equal clip gets instead of infinity
 SPEECH_RATE, STOI_RATE = 16_000, 10_000  # Hz
+WORST_PESQ = 1.0
 SHORTEST = 0.4  # seconds; STOI compares pieces of 384 ms
 
 
@@ -57,7 +59,8 @@ def si_sdr(x: Tensor, x_hat: Tensor, lengths: Tensor | None = None) -> Tensor:
 def pesq(x: Tensor, x_hat: Tensor, rate: int, lengths: Tensor | None = None) -> Tensor:
     """Wide-band PESQ (ITU-T P.862.2, MOS-LQO 1..4.64) at 16 kHz, of the mean of the channels, to float32 (B,).
 
-    NaN where it finds no utterance or the clip is too short. Differs: Codec-SUPERB counts such clips as 1.0.
+    NaN where it finds no utterance in x, or the clip is too short; 1 where x has one and x_hat none. Differs:
+    Codec-SUPERB counts all of these as 1.
     Raises MissingError without the package pesq.
     """
     try:
@@ -67,10 +70,12 @@ def pesq(x: Tensor, x_hat: Tensor, rate: int, lengths: Tensor | None = None) -> 
         raise MissingError('PESQ wants the package pesq: pip install "codeczoo[eval]"') from None
 
     def one(a: np.ndarray, b: np.ndarray) -> float:
-        try:
+        with suppress(PesqError, ValueError):
             return float(measure(SPEECH_RATE, a, b, "wb"))
-        except (PesqError, ValueError):
-            return float("nan")
+        with suppress(PesqError, ValueError):
+            measure(SPEECH_RATE, a, a, "wb")
+            return WORST_PESQ  # it is not x that has no utterance
+        return float("nan")
 
     return _each(lambda a, b: _speech(one, a, b, rate, SPEECH_RATE), x, x_hat, lengths)
 

@@ -22,7 +22,7 @@ class Ngrams:
         codebook: index in the stream, 0 is the coarsest.
         codes: how many were counted. Entropies of few codes come out too low, the more so the longer the context.
         bits: entropy of a code, bits, given the 0, 1 .. LONGEST - 1 codes before it in the same sample; fewer numbers
-            where the vocabulary is too large to number its n-grams.
+            where the vocabulary is too large to number its n-grams, or no sample has so many codes.
         distinct: how many different 1-, 2- .. LONGEST-grams occur.
         zipf: exponent s of frequency ~ rank ** -s, by least squares of the logarithms; 0: used evenly. NaN where fewer
             than 3 entries occur.
@@ -69,6 +69,7 @@ class TokenStatistics:
 def ngrams(stream: str, codebook: int, sequences: Sequence[Codes], vocab_size: int) -> Ngrams:
     """Statistics of the codes of one codebook, (P,) of each sample; there is one code at least."""
     longest = max(n for n in range(1, LONGEST + 1) if n == 1 or vocab_size**n < 2**63)
+    longest = min(longest, max(1, *map(len, sequences)))
     keys = [np.concatenate([_windows(codes, vocab_size, n) for codes in sequences]) for n in range(1, longest + 1)]
     counts = [np.unique(key, return_counts=True)[1] for key in keys]
     bits = [_entropy(counts[0])]
