@@ -117,7 +117,7 @@ def test_eval_reads_words_and_knows_faces(tmp_path: Path, capsys: pytest.Capture
     assert told["crops"].items() >= (counts | {"faces_large": 3}).items()
     originals = told["crops"]["originals"]
     assert originals["t_acc_small"] == originals["t_acc_middle"] == 1 and originals["t_acc_large"] == 0
-    assert originals["t_acc"] == pytest.approx(2 / 3) and originals["f_sim"] == pytest.approx(1)
+    assert originals["t_acc"] == pytest.approx(2 / 3) and 0.999 < originals["f_sim"] < 1  # the codec gets it smaller
     assert originals["t_ned_large"] == pytest.approx(text_ned("dim", "light"))
     codec, webp = told["rows"]
     assert webp["t_acc"] == originals["t_acc"] and webp["f_sim"] > 0.5 > abs(codec["f_sim"])

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ from conftest import ROOT
 
 import codeczoo
 from codeczoo import export, zoo
+from codeczoo.core.types import StreamSpec, TokenSpec
 from codeczoo.export import dataset
 from codeczoo.export.batches import Runner
 from codeczoo.export.dataset import Document
 from codeczoo.export.derive import derive
-from codeczoo.export.patterns import Delay, Flat, Pattern, grid_of, sizes_of
+from codeczoo.export.patterns import Delay, Flat, Pattern, Vocabulary, grid_of, sizes_of
 
 for name in ("lightning", "litdata", "transformers"):
     pytest.importorskip(name)
@@ -77,9 +79,16 @@ def test_witten_bell_gives_probabilities() -> None:
         sys.path.pop(0)
     rng = np.random.default_rng(0)
     one = rng.integers(0, 7, (500, 1))
+    spec = TokenSpec("image", "image", (StreamSpec((7,), ("position",), (1,), 1.0),))
+    seven = Vocabulary.of(spec, 0, (), "own")
     total = 0.0
     for value in range(7):  # all that may follow a given id, in training or not, has probability 1 together
         two = np.array([[3], [value]])
-        found = train.baselines((one[:60], 0 * one[:60]), (two, 0 * two), 7)
+        found = train.baselines((one[:60], 0 * one[:60]), (two, 0 * two), seven)
         total += 2 ** -found["bigram"]
     assert total == pytest.approx(1.0)
+    many = Vocabulary.of(replace(spec, streams=(replace(spec.streams[0], vocab_sizes=(65536,)),)), 0, ("start",), "own")
+    ids = np.tile([[65536], [5]], (200, 1))  # documents of a start and one code
+    found = train.baselines((ids, ids * 0 - (ids > 65535)), (ids[:20], ids[:20] * 0 - (ids[:20] > 65535)), many)
+    expected = (10 * -np.log2(200.5 / (200 + 65536 / 2)) + 9 * -np.log2(200.5 / 200.5)) / 19
+    assert found["unigram"] == pytest.approx(expected), "what never occurred is no start"

@@ -26,7 +26,7 @@ from torch import Tensor
 
 import codeczoo.export
 from codeczoo.export.dataset import Reader
-from codeczoo.export.patterns import Ids
+from codeczoo.export.patterns import Ids, Vocabulary
 from codeczoo.nn.hardware import bf16_is_fast
 
 
@@ -96,27 +96,30 @@ def stream(reader: Reader) -> tuple[Ids, Ids]:
     return np.concatenate(found), np.concatenate(books)
 
 
-def baselines(train: tuple[Ids, Ids], val: tuple[Ids, Ids], vocab: int) -> dict[str, float]:
+def baselines(train: tuple[Ids, Ids], val: tuple[Ids, Ids], vocabulary: Vocabulary) -> dict[str, float]:
     """Bits of an id of the validation data by counts of ids, and by counts of pairs of ids.
 
-    Which codebook an id is of is known before. Pairs fall back on the counts of ids as much as Witten and Bell say: by
-    how many different ids follow the first.
+    Which codebook an id is of is known before, and all of its codes may come; of what is no code, what occurs anywhere.
+    Pairs fall back on the counts of ids as much as Witten and Bell say: by how many different ids follow the first.
     """
     unigram = bigram = 0.0
+    vocab = vocabulary.size
     for k in range(train[0].shape[1]):
         (ids, books), (wanted, due) = ((part[0][:, k], part[1][:, k]) for part in (train, val))
-        counts = np.bincount(ids, minlength=vocab) + 0.5
-        book_of = np.full(vocab, -1)
-        book_of[np.concatenate([ids, wanted])] = np.concatenate([books, due])
-        p = counts / np.bincount(book_of + 1, counts)[book_of + 1]
-        unigram += -np.log2(p[wanted[1:]]).sum()
+        counts = np.zeros((len(vocabulary.first) + 1, vocab))  # the first row is of what is no code
+        np.add.at(counts, (books + 1, ids), 1)
+        for own, first, size in zip(counts[1:], vocabulary.first, vocabulary.sizes, strict=True):
+            own[first : first + size] += 0.5
+        counts[0, np.unique(np.concatenate([ids[books < 0], wanted[due < 0]]))] += 0.5
+        p = (counts / counts.sum(1, keepdims=True).clip(1e-9))[due + 1, wanted]
+        unigram += -np.log2(p[1:]).sum()
         keys, times = np.unique(ids[:-1] * vocab + ids[1:], return_counts=True)
         total, kinds = np.bincount(keys // vocab, times, vocab), np.bincount(keys // vocab, minlength=vocab)
         pairs = wanted[:-1] * vocab + wanted[1:]
         place = np.minimum(np.searchsorted(keys, pairs), len(keys) - 1)
         found = np.where(keys[place] == pairs, times[place], 0)
         n, t = total[wanted[:-1]], np.maximum(kinds[wanted[:-1]], 1)
-        bigram += -np.log2((found + t * p[wanted[1:]]) / (n + t)).sum()
+        bigram += -np.log2((found + t * p[1:]) / (n + t)).sum()
     return {"unigram": unigram / val[0][1:].size, "bigram": bigram / val[0][1:].size}
 
 
@@ -159,7 +162,7 @@ def report(args: argparse.Namespace, train: Reader, val: Reader, task: Task, siz
     card = json.loads((val.folder / "card.json").read_text())
     unit = "picture" if val.spec.media == "image" else "second"
     uniform = sum(np.log2(book["size"]) * book["codes"] for book in card["codebooks"]) / card["ids"]
-    bits = {"uniform": float(uniform), **baselines(stream(train), stream(val), size.vocab)}
+    bits = {"uniform": float(uniform), **baselines(stream(train), stream(val), train.pattern.vocabulary)}
     bits["model"] = min(point["val"] for point in task.curve)
     per = card["ids"] / card[f"{unit}s"]
     found = {"bits_of_an_id": bits, f"bits_per_{unit}": {name: value * per for name, value in bits.items()}}

@@ -69,6 +69,7 @@ class Crops:
         self.read, self.embed = read, embed
         self.bounds = SCALES[min(SCALES, key=lambda each: abs(log(each / side)))]
         self._originals: Values = {}
+        self._last: tuple[Path | None, Tensor] = None, torch.empty(0)
         self._rows: dict[tuple[int, int], Values] = {}
 
     def see(self, sample: Sample) -> None:
@@ -91,14 +92,21 @@ class Crops:
                 self._put(values, "t_acc", 0, word.ratio, float(got == word.text))
                 self._put(values, "t_ned", 0, word.ratio, text_ned(word.text, got))
         if name in self.faces and self.embed is not None:
-            assert sample.x is not None
-            before, _ = whole(sample, sample.x[0])
+            before = self._before(sample)
             for face in self.faces[name]:
-                points = torch.tensor(face.points) - torch.tensor(moved)
-                pair = face_crop(before, points), face_crop(shown, points)
+                points = torch.tensor(face.points)
+                pair = face_crop(before, points), face_crop(shown, points - torch.tensor(moved))
                 if pair[0] is not None and pair[1] is not None:
                     a, b = self.embed(torch.stack([pair[0], pair[1]])).double().cpu()
                     self._put(values, "f_sim", 1, face.ratio, float(torch.cosine_similarity(a, b, 0)))
+
+    def _before(self, sample: Sample) -> Tensor:
+        """The picture as it is in its file (3, H, W), which is not what the codec got of it. Keeps the last one."""
+        path, picture = self._last
+        if path != sample.found.path:
+            picture = image.read(sample.found.source()).float() / 255
+            self._last = sample.found.path, picture
+        return picture
 
     def _put(self, values: Values, name: str, kind: int, ratio: float, value: float) -> None:
         bounds = self.bounds[kind]
