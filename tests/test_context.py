@@ -1,5 +1,6 @@
 """Context models: codes by those around them, bit-exact, in fewer bytes."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -251,6 +252,11 @@ def test_from_an_export_to_files_and_back(tmp_path: Path, capsys: pytest.Capture
         p.read_bytes() for p in sorted((out / "b").iterdir())
     ]
     capsys.readouterr()
+    bits = []
+    for more in ([], ["--context", str(model)]):
+        assert main(["eval", str(photos), "--positions", "4", "--json", *more, *on]) == 0
+        bits.append(json.loads(capsys.readouterr().out)["rows"][0]["file_bytes"])
+    assert bits[1] <= bits[0]
     assert main(["decode", str(out / "small"), "-o", str(out / "c"), *on]) == 1
     assert "give it (--context)" in capsys.readouterr().err
     for wrong, why in (

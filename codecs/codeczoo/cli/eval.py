@@ -62,6 +62,7 @@ def add_parser(subparsers: Any) -> None:
     )
     common.add_inputs(parser, "pictures, recordings or videos, or manifests of them")
     common.add_codec(parser, common.FOR_MEDIA)
+    common.add_context(parser, f"bytes of .cz files that are coded with a model: '{common.SHIPPED}', or a file")
     parser.add_argument("--fit", choices=("crop", "resize"), help="of pictures (default crop, as papers do)")
     group = parser.add_mutually_exclusive_group()
     for kind in KINDS:
