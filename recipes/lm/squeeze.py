@@ -4,7 +4,8 @@
 
 Probabilities become whole numbers that sum to 2^24 before the range coder sees them, and encoder and decoder ask the
 model step by step in the same way. So what is decoded is equal on the machine that coded it; another machine may round
-the model's sums otherwise, and then decodes nonsense: a file format would need a model in integers.
+the model's sums otherwise, and then decodes nonsense. What .cz files are coded with, `codeczoo context`, is a smaller
+model in whole numbers.
 """
 
 import argparse
