@@ -69,6 +69,11 @@ def test_files_of_all_media_need_no_codec(media: Path, tmp_path: Path, capsys: p
     assert video.read(decoded / "b.mp4").shape == (3, 9, 64, 64)
     assert main(["encode", str(media), "-o", str(coded)]) == 0
     assert "skipped 3" in capsys.readouterr().out
+    assert main(["encode", str(media), "-o", str(tmp_path / "none"), "--codebooks", "2"]) == 2
+    assert "video: --codebooks: this codec decodes prefixes of" in capsys.readouterr().err
+    assert main(["decode", str(coded), "-o", str(tmp_path / "none"), "--format", "flac"]) == 2
+    assert "--format flac: pictures are written as" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists(), "nothing is half done"
 
 
 def test_gifs_that_move_are_videos(tmp_path: Path) -> None:

@@ -129,6 +129,27 @@ def prefix_of(args: argparse.Namespace, spec: "TokenSpec") -> "Prefix":
     return Prefix(args.positions, None if all_of_them else codebooks, args.streams)
 
 
+def check_options(args: argparse.Namespace, names: Iterable[str]) -> None:
+    """Before the first of some codecs works: whether the prefix, and --format where there is one, are for all of them.
+
+    Raises InputError.
+    """
+    from codeczoo import zoo
+    from codeczoo.core.types import TokenSpec
+    from codeczoo.export.media import MEDIA
+    from codeczoo.io.weights import read_header
+
+    for name in names:
+        spec = TokenSpec.from_dict(read_header(zoo.find(name))["spec"])
+        try:
+            prefix_of(args, spec).check(spec)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+        kind, wanted = MEDIA[spec.media], getattr(args, "format", None)
+        if wanted not in (None, *kind.FORMATS):
+            raise InputError(f"--format {wanted}: {kind.UNIT} are written as {', '.join(kind.FORMATS)}")
+
+
 def open_media(runner: "Runner", options: "Options | None" = None) -> "Media":
     """How files get to the codec. Raises InputError for options that are not for it."""
     from codeczoo.export.media import media_of

@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     files = find([p for p in args.paths if not is_export(p)], common.TOKEN_SUFFIXES)
     found = told_apart([*exported(args.paths), *files])
     groups = {args.codec: found} if args.codec else by_codec(found)
+    common.check_options(args, groups)
     skipped = sum(decode(args, name, files, report) for name, files in groups.items())
     return report.finish("decoded", {"skipped": skipped})
 
@@ -60,8 +61,6 @@ def decode(args: argparse.Namespace, name: str, found: "Sequence[Found]", report
     common.set_sampling(args, runner.codec)
     options = Options(window=args.window, audio=common.audio_of(args), tile=args.tile)
     media, prefix = common.open_media(runner, options), common.prefix_of(args, runner.codec.spec)
-    if args.format not in (None, *media.FORMATS):
-        raise InputError(f"--format {args.format}: {media.UNIT} are written as {', '.join(media.FORMATS)}")
 
     def place(found: "Found") -> Path:
         return found.output(folder, f".{args.format or media.format_of(found)}")

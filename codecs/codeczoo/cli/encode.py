@@ -35,7 +35,9 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Encodes. Returns 1 when an input was bad or missed the target."""
     report, size, skipped = common.Report(args.json), 0, 0
-    for name, files in [(args.codec, None)] if args.codec else defaults.chosen(args.paths):
+    chosen = [(args.codec, None)] if args.codec else defaults.chosen(args.paths)
+    common.check_options(args, [name for name, _ in chosen])
+    for name, files in chosen:
         counts = encode(args, name, files, report)
         size, skipped = size + counts.size, skipped + counts.skipped
     return report.finish("encoded", {"skipped": skipped, "bytes": size})
