@@ -181,6 +181,16 @@ def test_learned_models_make_files_smaller(learned: Path) -> None:
         tokens.dumps(written, codec="c", weights_hash="f" * 16, context=model)
 
 
+def test_small_files_do_not_claim_much_work(learned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, written = context.load(learned), chain(700, 5)
+    data = tokens.dumps(written, codec="c", weights_hash=HASH, context=model)
+    plain = tokens.dumps(written, codec="c", weights_hash=HASH)
+    monkeypatch.setattr(tokens, "_most_by_context", lambda block: 699)
+    with pytest.raises(FormatError, match=r"700 codes by context in \d+ bytes are more than a block may claim"):
+        tokens.read(data, contexts=[model])
+    assert tokens.dumps(written, codec="c", weights_hash=HASH, context=model) == plain
+
+
 @settings(max_examples=100, deadline=None)
 @given(at=st.integers(0, 10_000), flip=st.integers(1, 255))
 def test_damaged_words_are_a_format_error_or_other_codes(learned: Path, at: int, flip: int) -> None:

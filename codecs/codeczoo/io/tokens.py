@@ -28,6 +28,7 @@ CHECKSUM_BYTES = 4
 DIGEST_END = 5  # where the digest of a context model ends in a block
 # A file may claim this many codes, and 64 more for each of its bytes: hostile ones must not ask for all memory.
 FREE_CODES = 2**24
+FREE_BY_CONTEXT = 2**18  # the same for a block by context, where codes take far longer: and 512 more for each byte
 NOTHING: Mapping[str, bytes] = MappingProxyType({})
 
 
@@ -158,7 +159,9 @@ def _coded(about: Header, tokens: Tokens, priors: Priors, context: ContextModel 
             block = entropy.compress(codes[:, k][valid].flatten().numpy(), vocab_size, _prior(about, s, k, priors))
             if view is not None:
                 words = view.encode(s, k, valid.numpy(), codes[:, k].numpy())
-                block = min(block, bytes([entropy.BY_CONTEXT]) + bytes.fromhex(view.model.digest) + words, key=len)
+                given = bytes([entropy.BY_CONTEXT]) + bytes.fromhex(view.model.digest) + words
+                if about.stored(s) <= _most_by_context(given):
+                    block = min(block, given, key=len)
             yield block
 
 
@@ -184,6 +187,8 @@ class _Known:
 
     def decode(self, stream: int, codebook: int, valid: Tensor, shape: Sequence[int], block: bytes) -> entropy.Codes:
         """The codes of a block by context. Raises FormatError."""
+        if (count := self.about.stored(stream)) > _most_by_context(block):
+            raise FormatError(f"{count} codes by context in {len(block)} bytes are more than a block may claim")
         digest = block[1:DIGEST_END].hex()
         if self.view is None:
             self.view = View(find(digest, self.about.weights_hash, self.contexts))
@@ -293,6 +298,10 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 128:
             return n, at + i + 1
     raise FormatError("truncated or broken length")
+
+
+def _most_by_context(block: bytes) -> int:
+    return FREE_BY_CONTEXT + 512 * len(block)
 
 
 def _allowed(data: bytes) -> int:
