@@ -37,6 +37,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--against", type=against, default=list(AGAINST), metavar="A,B", help=what)
     what = "prefix lengths, of each codec's first kind of prefix (default: all of up to five, else halved)"
     parser.add_argument("--rates", type=numbers, metavar="N,N", help=what)
+    what = "bytes of .cz files that are coded with the context models that come with the package"
+    parser.add_argument("--context", choices=(common.SHIPPED,), help=what)
     what = "report.json of recipes/lm/train.py, of a model that was trained on the tokens of one of the codecs"
     parser.add_argument("--lm", action="append", default=[], metavar="[CODEC=]PATH", help=what)
     parser.add_argument("--title", default="codeczoo report", help="of the page")
