@@ -25,6 +25,8 @@ import pytest
 import torch
 import video_cases
 from conftest import ROOT, one_d_piece_tree
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import codeczoo
@@ -35,6 +37,7 @@ from codeczoo.export import clips, parquet, shard
 from codeczoo.export.batches import Runner
 from codeczoo.export.engines.local import Local
 from codeczoo.export.engines.ranks import Rank, Ranks, this_rank
+from codeczoo.export.engines.turns import Turns
 from codeczoo.export.pictures import Pictures
 from codeczoo.export.plan import Plan
 from codeczoo.io import audio, image, video
@@ -434,6 +437,33 @@ def test_a_rank_leaves_off_what_another_has_made(
     assert not [path for path in plan.part(0).parent.iterdir() if path.name.startswith(".")]
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 9), st.integers(1, 4), st.randoms(use_true_random=False))
+def test_every_shard_has_its_turn(shards: int, workers: int, chance: random.Random) -> None:
+    """Whoever is slow or dies: each is made once."""
+    turns, made, busy = Turns(range(shards)), [], dict[int, int]()
+    while turns or busy:
+        for worker in range(workers):
+            if turns and worker not in busy:
+                busy[worker], following = turns.take(worker)
+                assert not {*following, busy[worker]} & {*made} and busy[worker] not in following
+        worker = chance.choice([*busy])
+        shard = busy.pop(worker)
+        if chance.random() < 0.2:
+            turns.lost(worker, shard)
+        else:
+            made.append(shard)
+    assert sorted(made) == list(range(shards))
+
+
+def test_a_worker_keeps_its_next_shard_until_nothing_else_is_left() -> None:
+    turns = Turns(range(5))
+    assert turns.take(0) == (0, [1]) and turns.take(7) == (2, [3])
+    assert turns.take(0) == (1, [4]) and len(turns) == 2
+    turns.lost(7, 2)
+    assert turns.take(0) == (4, [2]) and turns.take(7) == (3, []) and turns.take(7) == (2, []) and not turns
+
+
 @pytest.mark.slow
 def test_ray_actors_and_one_that_dies(case: Case, tmp_path: Path) -> None:
     ray = pytest.importorskip("ray")
@@ -504,9 +534,9 @@ def test_media_give_the_same_tokens_from_files_tars_and_tables(
     table.save_to_disk(tmp_path / "rows")
     (tmp_path / "list.jsonl").write_text("".join(json.dumps({"path": str(path), "label": 2}) + "\n" for path in found))
     readers = []
-    for given in ("in", "all.tar", "rows.parquet", "rows", "list.jsonl"):
-        case, out = Case(tmp_path / given, tmp_path / "codec.safetensors", tmp_path), tmp_path / f"out of {given}"
-        assert main(command(case, out)) == 0, given
+    for place in ("in", "all.tar", "rows.parquet", "rows", "list.jsonl"):
+        case, out = Case(tmp_path / place, tmp_path / "codec.safetensors", tmp_path), tmp_path / f"out of {place}"
+        assert main(command(case, out)) == 0, place
         readers.append(export.read(out))
     for reader in readers[1:]:
         for i in range(2):

@@ -7,7 +7,7 @@ done when it dies.
 import logging
 import os
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from codeczoo import zoo
 from codeczoo.core.errors import InputError, MissingError
 from codeczoo.export.batches import Runner
 from codeczoo.export.engines.base import Engine
+from codeczoo.export.engines.turns import Turns
 from codeczoo.export.plan import Plan
 from codeczoo.export.shard import Facts, Worker
 from codeczoo.export.store import is_done
@@ -30,7 +31,9 @@ DEATHS = 3  # of actors over one shard, before it is the shard that is wrong
 
 
 class Ray(Engine):
-    """One shard at a time for each actor, in order. Starts Ray, or joins the cluster that RAY_ADDRESS names.
+    """One shard at a time for each actor, in order, and the next one read ahead.
+
+    Starts Ray, or joins the cluster that RAY_ADDRESS names.
 
     Args:
         plan: what is to be done; its folder and its codec are there for all actors under the same path.
@@ -56,28 +59,29 @@ class Ray(Engine):
 
     def run(self) -> Iterator[Facts]:
         """See Engine."""
-        todo = deque(shard for shard in range(len(self.plan.shards)) if not is_done(self.plan, shard))
-        free = [self._new() for _ in range(min(self.workers, len(todo)))]
-        busy: dict[Any, tuple[int, Any]] = {}  # result to come: shard, actor
+        turns = Turns(shard for shard in range(len(self.plan.shards)) if not is_done(self.plan, shard))
+        actors = {number: self._new() for number in range(min(self.workers, len(turns)))}
+        free, busy = [*actors], dict[Any, tuple[int, int]]()  # result to come: shard, number of the actor
         deaths = Counter[int]()
-        while todo or busy:
-            while todo and free:
-                shard, actor = todo.popleft(), free.pop()
-                busy[actor.work.remote(shard)] = shard, actor
+        while turns or busy:
+            while turns and free:
+                number = free.pop()
+                shard, following = turns.take(number)
+                busy[actors[number].work.remote(shard, following)] = shard, number
             result = ray.wait(list(busy))[0][0]
-            shard, actor = busy.pop(result)
+            shard, number = busy.pop(result)
             try:
                 yield ray.get(result)
-                free.append(actor)
             except ActorDiedError as error:
                 deaths[shard] += 1
                 if deaths[shard] == DEATHS:
                     why = str(error).strip().splitlines()[-1]
                     raise InputError(f"{DEATHS} actors died over shard {shard}, the last: {why}") from None
-                todo.appendleft(shard)
-                free.append(self._new())
+                turns.lost(number, shard)
+                actors[number] = self._new()
             except RayTaskError as error:
                 raise error.cause from None
+            free.append(number)
 
     def _new(self) -> Any:
         made: Any = ray.remote(**self._needs)(Actor)  # type: ignore[call-overload]
@@ -98,9 +102,16 @@ class Actor:
         options, model = plan.options, zoo.load(codec)
         digest = zoo.weights_hash(model)
         runner = Runner(model.to(options["device"]), options["codec"], digest, batch, options["precision"])
-        self.worker = Worker(plan, runner)
+        self.worker, self._coming = Worker(plan, runner), deque[int]()
 
-    def work(self, shard: int) -> Facts:
-        """Makes a part; what became of its inputs."""
-        *_, facts = self.worker.work(shard)
+    def work(self, shard: int, following: Sequence[int]) -> Facts:
+        """Makes a part; what became of its inputs. The files of what follows are read ahead."""
+        if self._coming and self._coming[0] != shard:  # it was to be next, and another actor took it
+            self._coming.clear()
+        self._coming.extend(following)
+        *_, facts = self.worker.work(shard, self._ahead())
         return facts
+
+    def _ahead(self) -> Iterator[int]:
+        while self._coming:
+            yield self._coming.popleft()
