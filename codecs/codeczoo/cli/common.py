@@ -141,6 +141,8 @@ def check_options(args: argparse.Namespace, names: Iterable[str]) -> None:
 
     for name in names:
         spec = TokenSpec.from_dict(read_header(zoo.find(name))["spec"])
+        if not spec.streams:
+            continue  # it is no codec, which is told when it is opened
         try:
             prefix_of(args, spec).check(spec)
         except InputError as error:
