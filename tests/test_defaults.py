@@ -128,7 +128,7 @@ def test_names_of_recipes_and_of_folders_that_are_not_there(tmp_path: Path, monk
     (tmp_path / "runs").mkdir()
     with pytest.raises(InputError, match="image/titok_tiny is a recipe, which has no weights: train it"):
         codeczoo.load("image/titok_tiny")
-    with pytest.raises(InputError, match="runs/typo: no such file or folder"):
+    with pytest.raises(InputError, match="runs/typo: no such file or folder; the folder runs is here"):
         codeczoo.load("runs/typo")
 
 

@@ -101,6 +101,11 @@ def test_what_is_not_there_is_one_line(
         codeczoo.push_to_hub(torch.nn.Identity(), "no_owner")  # type: ignore[arg-type]
 
 
+def test_recipes_lose_their_paths(tiny_codec: Any, server: Server) -> None:
+    codeczoo.push_to_hub(tiny_codec, "me/tiny", "data: {root: /home/me/secret/photos}\n")
+    assert b"root: photos" in server.files[hub.CARD] and b"secret" not in b"".join(server.files.values())
+
+
 def test_refusals_are_one_line(
     tiny_codec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ pytest.importorskip("hydra")
 
 import codeczoo
 from codeczoo import zoo
+from codeczoo.cli.main import main
 from codeczoo.core.base import Autoencoder, Codec
 from codeczoo.engine.compose import compose, missing, recipes
 from codeczoo.engine.parts import WarmStart
@@ -123,3 +124,10 @@ def test_two_stages_follow_each_other(tmp_path: Path) -> None:
     same = {name.split(".")[0] for name in before if torch.equal(before[name], after[name])}
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert {"encoder", "quantizer"} <= same and moved == {"decoder", "head"}
+
+
+def test_check_refuses_data_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = ["train", "image/one_d_piece_small", "--check"]
+    assert main([*recipe, f"data.root={tmp_path}"]) == 0
+    assert main([*recipe, f"data.root={tmp_path / 'nowhere'}"]) == 2
+    assert "nowhere: no such file or folder" in capsys.readouterr().err

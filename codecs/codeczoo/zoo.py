@@ -18,7 +18,7 @@ from codeczoo.core.base import Autoencoder, Codec
 from codeczoo.core.config import build, resolve
 from codeczoo.core.errors import ConfigError, InputError, WeightsError, nearest
 from codeczoo.core.places import PACKAGE, is_recipe, shipped
-from codeczoo.core.summary import model_card
+from codeczoo.core.summary import model_card, without_paths
 from codeczoo.core.types import Sampling
 from codeczoo.io import hub
 from codeczoo.io import weights as files
@@ -42,7 +42,10 @@ def find(name_or_path: str | Path) -> Path:
         return shipped()[str(name_or_path)]
     if is_recipe(str(name_or_path)):
         raise InputError(f"{name_or_path} is a recipe, which has no weights: train it, or name a run folder or a file")
-    if hub.is_id(str(name_or_path)) and not path.parent.is_dir():
+    if hub.is_id(str(name_or_path)):
+        if path.parent.is_dir():
+            here = f"the folder {path.parent} is here, so it is not looked for on the Hugging Face Hub"
+            raise InputError(f"{path}: no such file or folder; {here}")
         try:
             return hub.fetch(str(name_or_path))
         except InputError as error:
@@ -169,6 +172,8 @@ def push_to_hub(
 ) -> str:
     """Puts the codec and a model card on the Hugging Face Hub, where `load(repository)` finds it; returns the address.
 
+    Absolute paths in the recipe become names: where files lay here is nobody's business there.
+
     Args:
         codec, recipe, extra, dtype: see `save`; extra's "licence" and "data" stand in the card.
         repository: owner/name; made where it does not exist.
@@ -181,7 +186,7 @@ def push_to_hub(
         raise InputError(f"'{repository}' is no repository: owner/name")
     with TemporaryDirectory() as folder:
         path = Path(folder) / hub.WEIGHTS
-        save(path, codec, recipe, extra, dtype)
+        save(path, codec, without_paths(recipe), extra, dtype)
         (Path(folder) / hub.CARD).write_text(model_card(repository, files.read_header(path)))
         return hub.upload(Path(folder), repository, private)
 

@@ -28,12 +28,11 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from codeczoo import zoo
-    from codeczoo.core.summary import without_paths
     from codeczoo.io import weights
 
     header = weights.read_header(zoo.find(args.codec))
     extra = header["extra"] | ({"licence": args.licence} if args.licence else {})
     dtype = None if args.store is None else getattr(torch, args.store)
     codec = zoo.load_autoencoder(args.codec)
-    common.say(zoo.push_to_hub(codec, args.repository, without_paths(header["recipe"]), extra, dtype, args.private))
+    common.say(zoo.push_to_hub(codec, args.repository, header["recipe"], extra, dtype, args.private))
     return 0

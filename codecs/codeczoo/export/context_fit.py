@@ -131,7 +131,7 @@ class Net(nn.Module):
                 "second": torch.randn(width, width) / width**0.5,
                 "second_bias": torch.zeros(width),
                 "out": torch.zeros(width, plane.radix),
-                "out_bias": (count + 0.5).div(count.sum()).log2(),
+                "out_bias": _often(count).log2(),
             }
             self.parts.append(nn.ParameterDict(start))
 

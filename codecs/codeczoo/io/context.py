@@ -9,6 +9,7 @@ A *plane* is one digit of the codes of one codebook: codes of large codebooks ar
 one after the other, coarse to fine, each with all of the earlier ones in view and what is coded of itself.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from hashlib import sha256
@@ -24,7 +25,7 @@ from torch import Tensor
 from codeczoo.core.errors import FormatError, WeightsError
 from codeczoo.core.places import PACKAGE
 from codeczoo.io import entropy, weights
-from codeczoo.io.neighbours import Mask, Positions
+from codeczoo.io.neighbours import ABSENT, Mask, Positions
 
 Codes = NDArray[np.int64]
 Whole = NDArray[np.int64]
@@ -103,8 +104,8 @@ class ContextModel:
         }
         good = taps == len(plane.taps) and all(state[f"{number}.{k}"].shape == shape for k, shape in shapes.items())
         for tap in plane.taps:
-            earlier = tap.source < number or tap.source == number or tap.source >= len(self.planes)
-            good &= earlier and state[f"embed.{tap.source}"].shape == (self.rows(tap.source), dim)
+            known = tap.source <= number or tap.source >= len(self.planes)
+            good &= known and state[f"embed.{tap.source}"].shape == (self.rows(tap.source), dim)
         if not good or max(abs(mix).max(initial=0), abs(second).max(), abs(out).max()) > LARGEST:
             raise ValueError(f"plane {number} does not fit together")
 
@@ -193,6 +194,8 @@ class View:
             if tap.source >= len(planes):
                 most = self.model.positions[tap.source - len(planes)]
                 found.append((np.arange(most + 1), grid.at[1].clip(max=most)))
+            elif tap.source not in self.values:  # tokens may have fewer codebooks in a coarser stream
+                found.append((np.array([planes[tap.source].radix]), np.full(len(grid), ABSENT)))
             elif planes[tap.source].stream == plane.stream:
                 found.append((self.values[tap.source], grid.moved(tap.offset, tap.source == number)))
             else:
@@ -232,28 +235,36 @@ def load(path: str | Path) -> ContextModel:
 
 def shipped(weights_hash: str) -> ContextModel | None:
     """The model that comes with the package for a codec's weights."""
-    return next((model for model in map(_shipped, _files()) if model.weights_hash == weights_hash), None)
+    path = _by_weights().get(weights_hash)
+    return None if path is None else _shipped(path)
 
 
 def find(wanted: str, weights_hash: str, given: Sequence[ContextModel] = ()) -> ContextModel:
     """The model that a file names by its digest. Raises FormatError when it is neither given nor shipped."""
-    own = shipped(weights_hash)
-    for model in [*given, *([] if own is None else [own])]:
+    for model in given:
         if model.digest == wanted:
             return model
+    own = shipped(weights_hash)
+    if own is not None and own.digest == wanted:
+        return own
     raise FormatError(f"coded with context model {wanted}, which does not come with the package: give it (--context)")
 
 
 def digest(header: dict[str, Any], state: dict[str, Tensor]) -> str:
-    """8 hex digits of a model."""
-    found = sha256(repr(sorted(header.items())).encode())
+    """8 hex digits of a model, see docs/format.md."""
+    found = sha256(json.dumps(header, sort_keys=True, separators=(",", ":")).encode())
     for name in sorted(state):
-        found.update(f"{name} {tuple(state[name].shape)}".encode() + state[name].to(torch.int64).numpy().tobytes())
+        found.update(name.encode() + state[name].to(torch.int64).numpy().astype("<i8").tobytes())
     return found.hexdigest()[:8]
 
 
 def _files() -> list[Path]:
     return sorted((PACKAGE / "weights" / "context").glob("*.safetensors"))
+
+
+@lru_cache
+def _by_weights() -> dict[str, Path]:
+    return {weights.read_header(path)[HEADER]["weights_hash"]: path for path in _files()}
 
 
 @lru_cache

@@ -249,6 +249,8 @@ def _stream(about: Header, s: int, blocks: Iterator[bytes], priors: Priors, know
         block = next(blocks, b"")
         if block[:1] == bytes([entropy.BY_CONTEXT]):
             stored = known.decode(s, k, valid, shape, block)
+            if stored.size and stored.max() >= vocab_size:
+                raise FormatError(f"code {stored.max()} is outside 0..{vocab_size - 1}")
         else:
             stored = entropy.expand(block, vocab_size, about.stored(s), _prior(about, s, k, priors))
         codes[:, k][valid] = torch.from_numpy(stored).reshape(-1, *shape[1:])  # (stored rows, *S[1:])
