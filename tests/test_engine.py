@@ -462,6 +462,18 @@ def test_muon_makes_matrices_orthogonal_and_leaves_the_rest_to_adamw() -> None:
         muon(nn.Linear(2, 2).named_parameters(), 1e-2)
 
 
+def test_muon_takes_weights_of_convolutions_as_matrices() -> None:
+    conv, flat = nn.Conv2d(3, 8, 3, bias=False), nn.Linear(27, 8, bias=False)
+    flat.weight.data.copy_(conv.weight.flatten(1))
+    nets = [nn.ModuleDict({"conv": net}) for net in (conv, flat)]
+    for _ in range(2):
+        gradient = torch.randn(8, 27)
+        for net, p in zip(nets, (conv.weight, flat.weight), strict=True):
+            p.grad = gradient.reshape(p.shape).clone()
+            muon(net.named_parameters(), 1e-2, matrix_names=["conv"]).step()
+    torch.testing.assert_close(conv.weight.flatten(1), flat.weight)
+
+
 def test_muon_goes_on_where_it_was() -> None:
     net = nn.ModuleDict({"transformer": nn.Linear(4, 4)})
 

@@ -51,10 +51,12 @@ def adamw(
 
 
 class Muon(AdamW):
-    """AdamW, with groups whose parameters are matrices (rows, columns): these move by their momentum made orthogonal.
+    """AdamW, with groups whose parameters are matrices: these move by their momentum made orthogonal.
+
+    A matrix is a parameter (rows, ...), whose other dimensions count as columns: weights of convolutions are one, too.
 
     Source: Muon (kellerjordan.github.io/posts/muon, github.com/KellerJordan/Muon, MIT). One optimizer for all
-    parameters, where torch.optim.Muon takes matrices alone.
+    parameters, where torch.optim.Muon takes those of two dimensions alone.
 
     Args:
         groups: as AdamW's, each with "momentum": None for AdamW, or that of the matrices.
@@ -85,9 +87,10 @@ class Muon(AdamW):
             state["step"], state["momentum_buffer"] = torch.tensor(0.0), torch.zeros_like(p)
         state["step"] += 1  # AdamW looks for it in what it loads
         buffer = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
-        direction = orthogonal(gradient.lerp(buffer, momentum))  # Nesterov's
+        direction = orthogonal(gradient.lerp(buffer, momentum).flatten(1))  # Nesterov's
         p.mul_(1 - group["lr"] * group["weight_decay"])
-        p.add_(direction, alpha=-group["lr"] * max(1, p.shape[0] / p.shape[1]) ** 0.5)
+        rows, columns = direction.shape
+        p.add_(direction.view_as(p), alpha=-group["lr"] * max(1, rows / columns) ** 0.5)
 
 
 def orthogonal(x: Tensor, steps: int = 5) -> Tensor:
@@ -114,7 +117,7 @@ def muon(
     weight_decay: float = 0.0,
     matrix_names: Sequence[str] = ("transformer",),
 ) -> Muon:
-    """Muon for the matrices of transformers, AdamW for everything else.
+    """Muon for the matrices, those of transformers if nothing else is said; AdamW for everything else.
 
     Args:
         parameters: (name, parameter) pairs.
@@ -123,7 +126,7 @@ def muon(
         momentum: of the matrices.
         betas: of AdamW's two moments.
         weight_decay: of the matrices.
-        matrix_names: parameters of two dimensions whose name contains one of these are matrices.
+        matrix_names: parameters of two or more dimensions whose name contains one of these are matrices.
 
     Raises:
         ConfigError: there are no such matrices.
@@ -131,7 +134,7 @@ def muon(
     pairs = list(parameters)
 
     def is_matrix(name: str, parameter: nn.Parameter) -> bool:
-        return parameter.ndim == 2 and any(part in name for part in matrix_names)
+        return parameter.ndim >= 2 and any(part in name for part in matrix_names)
 
     matrices = [(n, p) for n, p in pairs if is_matrix(n, p)]
     others = [(n, p) for n, p in pairs if not is_matrix(n, p)]
