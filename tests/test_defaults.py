@@ -94,6 +94,16 @@ def test_pictures_come_back_alike_and_better_with_more_codebooks() -> None:
     assert found == sorted(found) and found[0] > 18
 
 
+@pytest.mark.parametrize("name", shipped())
+def test_nothing_is_no_media(name: str) -> None:
+    codec = codeczoo.load(name)
+    size = {"image": [64, 64], "audio": [2400], "video": [9, 64, 64]}[codec.spec.media]
+    whole = [2, codec.spec.channels, *(codec.spec.input_size or size)]
+    for i in (0, *range(2, len(whole))):
+        with pytest.raises(InputError, match="none empty"):
+            codec.encode(torch.zeros(*whole[:i], 0, *whole[i + 1 :]))
+
+
 def test_eval_and_export_want_one_media(media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in (["eval"], ["export", "-o", str(tmp_path / "ids"), "--format", "npy"]):
         assert main([*command, str(media)]) == 2

@@ -13,6 +13,7 @@ from codeczoo.core.errors import InputError
 from codeczoo.io import hub
 
 package = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
+constants = pytest.importorskip("huggingface_hub.constants")
 
 
 class Server:
@@ -42,18 +43,19 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, and no network."""
-    monkeypatch.setattr(package.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(package.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     return tmp_path / "hub"
 
 
-def keep(cache: Path, repository: str, files: dict[str, bytes]) -> None:
+def keep(cache: Path, repository: str, files: dict[str, bytes], revision: str = "main", commit: str = "0" * 40) -> None:
     """A repository's local copy, laid out as huggingface_hub does."""
     root = cache / f"models--{repository.replace('/', '--')}"
-    snapshot = root / "snapshots" / ("0" * 40)
+    snapshot = root / "snapshots" / commit
     snapshot.mkdir(parents=True)
-    (root / "refs").mkdir()
-    (root / "refs" / "main").write_text("0" * 40)
+    reference = root / "refs" / revision
+    reference.parent.mkdir(parents=True, exist_ok=True)
+    reference.write_text(commit)
     for name, content in files.items():
         (snapshot / name).write_bytes(content)
 
@@ -69,6 +71,27 @@ def test_what_is_pushed_loads_without_a_network(tiny_codec: Any, server: Server,
     keep(cache, "me/tiny", server.files)
     loaded = codeczoo.load("me/tiny")
     assert zoo.weights_hash(loaded) == zoo.weights_hash(tiny_codec) and zoo.title("me/tiny") == "tiny"
+
+
+def test_a_revision_is_pinned(
+    tiny_codec: Any, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = []
+    for revision, commit in (("main", "0" * 40), ("v1", "1" * 40)):
+        codeczoo.save(tmp_path / "c.safetensors", tiny_codec)
+        keep(cache, "me/tiny", {hub.WEIGHTS: (tmp_path / "c.safetensors").read_bytes()}, revision, commit)
+        digests.append(zoo.weights_hash(tiny_codec))
+        next(p for p in tiny_codec.parameters() if p.ndim > 1).data += 1
+    monkeypatch.chdir(tmp_path)
+    for name, wanted in (("me/tiny", 0), ("me/tiny@main", 0), ("me/tiny@v1", 1), ("me/tiny@" + "1" * 40, 1)):
+        assert zoo.weights_hash(codeczoo.load(name)) == digests[wanted], name
+    assert zoo.title("me/tiny@v1") == "tiny@v1"
+    keep(cache, "me/tiny", {hub.WEIGHTS: (tmp_path / "c.safetensors").read_bytes()}, "a/b", "2" * 40)
+    assert zoo.title("me/tiny@a/b") == "tiny@a-b"
+    with pytest.raises(InputError, match="me/tiny@v2: no local copy"):
+        codeczoo.load("me/tiny@v2")
+    with pytest.raises(InputError, match="me/tiny@v1' is no repository"):
+        codeczoo.push_to_hub(tiny_codec, "me/tiny@v1")
 
 
 def test_half_size_is_loaded_as_float32(tiny_codec: Any, tmp_path: Path) -> None:

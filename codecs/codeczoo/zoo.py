@@ -60,7 +60,7 @@ def title(name_or_path: str | Path) -> str:
     """What a table calls the codec that `load` would open: its recipe's name in a run folder, else its file's."""
     path = find(name_or_path)
     if hub.is_id(str(name_or_path)) and not Path(name_or_path).exists():
-        return str(name_or_path).rpartition("/")[2]
+        return str(name_or_path).partition("/")[2].replace("/", "-")  # a branch may have some
     run = path.absolute().parent  # recipe/date/best.safetensors
     return run.parent.name if path.stem in ("best", "last") else path.stem
 
@@ -70,7 +70,7 @@ def load(name_or_path: str | Path) -> Codec:
 
     Args:
         name_or_path: shipped name, local .safetensors file, folder that holds one, or owner/name on the Hugging Face
-            Hub, of which a local copy serves where no network is.
+            Hub, or owner/name@revision; a local copy serves where no network is.
 
     Raises:
         InputError: nothing there, or a continuous autoencoder. WeightsError: not a codeczoo checkpoint, or from a
@@ -182,7 +182,7 @@ def push_to_hub(
     Raises:
         InputError: no such name, or the Hub refuses. MissingError: no huggingface_hub.
     """
-    if not hub.is_id(repository):
+    if not hub.is_id(repository) or "@" in repository:
         raise InputError(f"'{repository}' is no repository: owner/name")
     with TemporaryDirectory() as folder:
         path = Path(folder) / hub.WEIGHTS

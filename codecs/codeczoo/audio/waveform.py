@@ -156,7 +156,7 @@ class Stream:
         Raises InputError for media of another shape, or where the encoder cannot run piece by piece.
         """
         codec = self.codec
-        codec.check_media(x)
+        codec.check_media(x, piece=True)
         codec.encoder.check_streamable()
         self._given += x.shape[2]
         if last:

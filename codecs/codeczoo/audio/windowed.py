@@ -156,7 +156,7 @@ class WindowStream:
     def encode(self, x: Tensor, last: bool = False, n_codebooks: int | None = None) -> Tensor:
         """The next samples (B, C, t) to the codes of the windows that are whole by now, (B, K, frames)."""
         codec = self.codec
-        codec.check_media(x)
+        codec.check_media(x, piece=True)
         held = x if self._samples is None else torch.cat([self._samples, x], 2)
         found = []
         while held.shape[2] >= codec.window or (last and held.shape[2]):

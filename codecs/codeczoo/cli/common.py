@@ -52,7 +52,7 @@ def add_inputs(parser: argparse.ArgumentParser, what: str) -> None:
 
 def add_codec(parser: argparse.ArgumentParser, default: str) -> None:
     """--codec, with words on what happens without it, and how it runs."""
-    what = f"shipped name, weights file, folder or owner/name on the Hub (default: {default})"
+    what = f"shipped name, weights file, folder or owner/name[@revision] on the Hub (default: {default})"
     parser.add_argument("--codec", metavar="NAME", help=what)
     add_running(parser)
 

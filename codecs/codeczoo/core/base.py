@@ -82,16 +82,21 @@ class Autoencoder(nn.Module, ABC):
         """The weight that adaptive adversary weights differentiate to."""
         raise InputError(f"{type(self).__name__} has no last layer for an adaptive adversary weight; use a fixed one")
 
-    def check_media(self, x: Tensor) -> None:
-        """Raises InputError unless x is float (B, C, *spatial) with the size that the spec asks for."""
+    def check_media(self, x: Tensor, piece: bool = False) -> None:
+        """Raises InputError unless x is float (B, C, *spatial) with the size that the spec asks for, and not empty.
+
+        Args:
+            x: media.
+            piece: of a stream, which may be empty.
+        """
         spatial = {"image": 2, "audio": 1, "video": 3}[self.spec.media]
         wanted = self.spec.input_size
         shape = f"(B, {self.spec.channels}, {', '.join(map(str, wanted or ['any'] * spatial))})"
-        fits = x.ndim == 2 + spatial and x.shape[1] == self.spec.channels
+        fits = x.ndim == 2 + spatial and x.shape[1] == self.spec.channels and (piece or 0 not in x.shape)
         if not fits or not x.is_floating_point() or (wanted and tuple(x.shape[2:]) != wanted):
             dtype = str(x.dtype).removeprefix("torch.")
             name = type(self).__name__
-            raise InputError(f"{name} takes float {shape} {self.spec.media}s, got {dtype} {tuple(x.shape)}")
+            raise InputError(f"{name} takes float {shape} {self.spec.media}s, none empty, got {dtype} {tuple(x.shape)}")
 
 
 class Codec(Autoencoder):

@@ -10,27 +10,34 @@ WEIGHTS, CARD = "model.safetensors", "README.md"  # files of a repository
 
 
 def is_id(name: str) -> bool:
-    """Whether it may be a repository: owner/name."""
-    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None and not name.endswith(".safetensors")
+    """Whether it may be a repository, owner/name, or a state of one, owner/name@revision."""
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@\w[\w./-]*)?", name) is not None and not name.endswith(".safetensors")
 
 
-def fetch(repository: str) -> Path:
+def fetch(name: str) -> Path:
     """The local copy of a repository's weights file; what is newer there is downloaded, where a network is.
 
+    Args:
+        name: owner/name, or owner/name@revision: a branch, a tag or a commit, of which the last stays what it is.
+
     Raises:
-        InputError: no such repository or file, or neither a network nor a local copy. MissingError: no huggingface_hub.
+        InputError: no such repository, revision or file, or neither a network nor a local copy. MissingError: no
+            huggingface_hub.
     """
     hub = _package()
+    repository, _, revision = name.partition("@")
     try:
-        return Path(hub.hf_hub_download(repository, WEIGHTS))
+        return Path(hub.hf_hub_download(repository, WEIGHTS, revision=revision or None))
     except hub.errors.LocalEntryNotFoundError:
-        raise InputError(f"{repository}: no local copy, and the Hugging Face Hub cannot be reached") from None
+        raise InputError(f"{name}: no local copy, and the Hugging Face Hub cannot be reached") from None
+    except hub.errors.RevisionNotFoundError:
+        raise InputError(f"{repository}: no branch, tag or commit {revision} on the Hugging Face Hub") from None
     except hub.errors.EntryNotFoundError:
-        raise InputError(f"{repository}: this repository holds no {WEIGHTS}") from None
+        raise InputError(f"{name}: this repository holds no {WEIGHTS}") from None
     except hub.errors.RepositoryNotFoundError:
         raise InputError(f"{repository}: no such repository on the Hugging Face Hub, or it wants a login") from None
     except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError) as error:
-        raise InputError(f"{repository}: {_line(error)}") from None
+        raise InputError(f"{name}: {_line(error)}") from None
 
 
 def upload(folder: Path, repository: str, private: bool) -> str:

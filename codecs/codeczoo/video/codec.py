@@ -112,8 +112,6 @@ class VideoCodec(Codec):
 
         Latents of several streams are several, and the number is that of the coarsest.
         """
-        if not x.shape[2]:
-            raise InputError("a video wants one frame at least")
         x = 2 * self.filled(x) - 1
         more = self.whole(x.shape[2]) - x.shape[2]
         if lengths is None:
@@ -204,7 +202,7 @@ class Stream:
         Raises InputError for media of another shape, or where the encoder cannot run piece by piece.
         """
         codec = self.codec
-        codec.check_media(x)
+        codec.check_media(x, piece=True)
         codec.encoder.check_streamable()
         x = 2 * codec.filled(x) - 1
         self._given += x.shape[2]
