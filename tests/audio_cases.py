@@ -68,7 +68,7 @@ def mimi(fill: bool = True) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def vocos(causal: bool = True, head: str = "CartesianISTFTHead") -> dict[str, Any]:
+def vocos(causal: bool = True, head: str = "CartesianISTFTHead", **options: Any) -> dict[str, Any]:
     half = {"dim": 12, "width": 64, "hidden": 96, "layers": 2, "n_fft": 72, "hop": 24, "causal": causal}
     return {
         "_target_": "codeczoo.audio.vocos.VocosCodec",
@@ -76,7 +76,7 @@ def vocos(causal: bool = True, head: str = "CartesianISTFTHead") -> dict[str, An
         "quantizer": rvq(),
         "decoder": {
             "_target_": "codeczoo.backbones.vocos.Decoder", **half,
-            "head": {"_target_": f"codeczoo.nn.istft.{head}", "_partial_": True},
+            "head": {"_target_": f"codeczoo.nn.istft.{head}", "_partial_": True, **options},
         },
         "sample_rate": 2400,
     }
@@ -98,6 +98,7 @@ STREAMING = {
     "mimi": mimi(),
     "mimi, not filled": mimi(fill=False),
     "vocos causal": vocos(),
+    "vocos causal, noise": vocos(noise_from=12),
     "vocos look-ahead": vocos(False, "ISTFTHead"),
 }
 CAUSAL = ("encodec causal reflect", "encodec causal zeros", "encodec causal replicate", "mimi", "mimi, not filled")

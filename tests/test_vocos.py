@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from codeczoo.backbones.vocos import AdaLayerNorm, Decoder, Encoder, GlobalContext, LayerNorm
 from codeczoo.core.errors import ConfigError, InputError
-from codeczoo.nn.istft import CartesianISTFTHead, ISTFTHead
+from codeczoo.nn.istft import CartesianISTFTHead, ISTFTHead, signs
 from codeczoo.nn.spectra import Spectra
 from codeczoo.nn.stream import Chain, Layer
 
@@ -171,6 +171,9 @@ def test_what_cannot_be_is_refused() -> None:
             ISTFTHead(4, n_fft, hop)
     with pytest.raises(ConfigError, match="'same' or 'center', got 'valid'"):
         ISTFTHead(4, 16, 4, "valid")
+    for first in (-1, 9):
+        with pytest.raises(ConfigError, match=rf"noise_from must be 0\.\.8 or null, got {first}"):
+            CartesianISTFTHead(4, 16, 4, noise_from=first)
     with pytest.raises(ConfigError, match=r"condition must be 0\.\.3, got 4"):
         AdaLayerNorm(8, 4, 4)
     with pytest.raises(ConfigError, match="32 must divide"):
@@ -183,14 +186,34 @@ def test_cartesian_spectra_are_squares_of_what_the_layer_tells() -> None:
     x = torch.randn(2, 6, 9)
     a, b = head.out(x.mT).chunk(2, -1)
     wanted = torch.polar(5 * (a.square() + b.square()), torch.atan2(b, a))
-    torch.testing.assert_close(head.spectra(a, b), wanted, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(head.spectra(a, b, 0), wanted, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(streamed(head, x, 2), head(x))
 
 
 def test_silent_cartesian_spectra_have_finite_slopes() -> None:
     a = torch.zeros(1, 2, 9, requires_grad=True)
-    CartesianISTFTHead(6, 16, 4).spectra(a, a).abs().sum().backward()
+    CartesianISTFTHead(6, 16, 4).spectra(a, a, 0).abs().sum().backward()
     assert a.grad is not None and a.grad.isfinite().all()
+
+
+@torch.no_grad()
+def test_noise_is_no_hum_at_the_rate_of_the_frames() -> None:
+    plain, noisy = CartesianISTFTHead(6, 96, 32), CartesianISTFTHead(6, 96, 32, noise_from=20)
+    noisy.load_state_dict(plain.state_dict())
+    x = torch.randn(1, 6, 1).expand(1, 6, 400)  # the same frame, again and again
+    powers = [torch.fft.rfft(head(x)[0, 0, 96:-96]).abs().square() for head in (plain, noisy)]
+    n = len(powers[0])
+    lines, high = torch.arange(n) % (400 - 6) == 0, torch.arange(n) > 24 / 96 * 2 * n  # multiples of the frames' rate
+    shares = [float(power[lines & high].sum() / power[high].sum()) for power in powers]
+    assert shares[0] > 0.99 and shares[1] < 0.1
+    assert powers[1][high].sum() > 0.2 * powers[0][high].sum()
+    low = torch.arange(n) < 16 / 96 * 2 * n
+    torch.testing.assert_close(powers[1][lines & low], powers[0][lines & low], rtol=0.05, atol=1e-2)
+    for chunk in (1, 3, 50):
+        torch.testing.assert_close(streamed(noisy, x, chunk), noisy(x))
+    again = signs(7, 5, 9, torch.device("cpu"))
+    assert torch.equal(again, signs(0, 12, 9, torch.device("cpu"))[7:]) and set(again.unique().tolist()) == {-1.0, 1.0}
+    assert again[0].tolist() == [-1, 1, 1, 1, 1, 1, 1, 1, -1]  # on every machine
 
 
 # --- the encoder ---
