@@ -86,7 +86,8 @@ class ISTFTHead(Layer):
         """x (B, C, T), which begins with this frame of the signal, to frames (B, T, n_fft)."""
         if not x.shape[2]:  # MKL's transform refuses no frames
             return x.new_zeros(len(x), 0, self.n_fft, dtype=torch.float32)
-        return torch.fft.irfft(self.spectra(*linear(self.out, x.mT).float().chunk(2, -1), first), self.n_fft)
+        a, b = linear(self.out, x.mT).float().chunk(2, -1)
+        return torch.fft.irfft(self.spectra(a, b, first), self.n_fft)
 
     def spectra(self, a: Tensor, b: Tensor, first: int) -> Tensor:
         """The two halves of the outputs, (B, T, n_fft / 2 + 1) each, to complex spectra.
