@@ -155,7 +155,8 @@ def test_what_a_killed_export_leaves_is_no_hindrance(case: Case, tmp_path: Path,
     out = tmp_path / "out"
     shutil.copytree(case.whole, out)
     (out / "header.json").unlink()
-    (out / ".part-000001-host-1.partial").write_bytes(b"PAR1")
+    for name in ("part-000001", "plan", "header"):
+        (out / f".{name}-host-1.partial").write_bytes(b"PAR1")
     part = out / "part-000001.parquet"
     if left in ("nothing", "inputs"):
         for path in out.iterdir():

@@ -16,9 +16,9 @@ from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
 from codeczoo.core.errors import FormatError, InputError
+from codeczoo.export.appearing import appearing
 from codeczoo.export.inputs.apart import told_apart
 from codeczoo.export.inputs.entry import Input, input_of
-from codeczoo.io.files import atomic
 
 PLAN, INPUTS = "plan.json", "inputs.jsonl"
 VERSION = 1
@@ -66,7 +66,7 @@ class Plan:
         with (
             _made(folder),
             TemporaryFile(dir=folder) as scratch,
-            atomic(folder / INPUTS) as temporary,
+            appearing(folder / INPUTS) as temporary,
             temporary.open("wb") as file,
         ):
             for number, one in enumerate(told_apart(inputs, scratch)):
@@ -79,7 +79,7 @@ class Plan:
                 digest.update(f"\n{one.id}".encode())
                 start += file.write(json.dumps(one.to_dict()).encode() + b"\n")
         values = {"version": VERSION, "inputs": number + 1, "digest": digest.hexdigest(), "options": options}
-        with atomic(folder / PLAN) as temporary:
+        with appearing(folder / PLAN) as temporary:
             temporary.write_text(json.dumps(values | {"shards": shards}) + "\n")
         return Plan.open(folder)
 

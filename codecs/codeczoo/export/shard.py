@@ -4,13 +4,10 @@ Nothing else is written, so that a shard that was begun twice, or killed and beg
 """
 
 import json
-import os
 from base64 import b64decode, b64encode
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from socket import gethostname
 from typing import Any
 from zlib import compress, decompress
 
@@ -23,6 +20,7 @@ from codeczoo.core.config import build
 from codeczoo.core.errors import CodeczooError, FormatError, InputError
 from codeczoo.core.types import Sampling, Tokens, TokenSpec
 from codeczoo.export import dataset, parquet
+from codeczoo.export.appearing import appearing
 from codeczoo.export.batches import Prefix, Runner
 from codeczoo.export.inputs import Input
 from codeczoo.export.inputs.sidecars import beside
@@ -34,7 +32,7 @@ from codeczoo.export.sources import Options, Sample
 from codeczoo.export.targets import ToQuality
 
 FACTS = b"codeczoo_shard"  # key of a part's metadata
-PARTIAL = ".partial"  # suffix of parts that are not there yet
+KEPT = " (what is done is kept: --resume goes on)"
 NOTHING: Ids = np.zeros(0, np.int64)
 
 
@@ -169,7 +167,7 @@ class Worker:
         samples = self.media.encode_loaded(loaded, self.prefix)
         if self.cutter is not None:
             samples = self.cutter.cut(samples)
-        with _appearing(self.plan.part(job.shard)) as temporary:
+        with appearing(self.plan.part(job.shard), KEPT) as temporary:
             writer = parquet.Writer(temporary.parent, self.plan.options["dtype"], temporary.name)
             for (number, one), sample in zip(job.present.items(), samples, strict=True):
                 assert sample.found.stem == Path(one.id)
@@ -201,30 +199,6 @@ class Worker:
             return None, NOTHING, str(error)
         except OSError as error:
             return None, NOTHING, error.strerror or str(error)
-
-
-@contextmanager
-def _appearing(path: Path) -> Iterator[Path]:
-    """Gives a hidden name of this process's own, beside `path`, that becomes `path` when all of it is on the disk.
-
-    Raises InputError when it cannot be written.
-    """
-    temporary = path.with_name(f".{path.stem}-{gethostname()}-{os.getpid()}{PARTIAL}")
-    try:
-        yield temporary
-        try:
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except FileNotFoundError:
-            if not path.is_file():  # else another process has made it, and cleaned up
-                raise
-    except OSError as error:
-        why = error.strerror or error
-        raise InputError(f"cannot write {path}: {why} (what is done is kept: --resume goes on)") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def merged(a: Facts, b: Facts) -> Facts:

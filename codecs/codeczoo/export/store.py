@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 
 from codeczoo.core.errors import InputError
 from codeczoo.core.types import TokenSpec
+from codeczoo.export.appearing import appearing, clean
 from codeczoo.export.dataset import HEADER
 from codeczoo.export.inputs import Absent
 from codeczoo.export.plan import INPUTS, Plan
-from codeczoo.export.shard import PARTIAL, Facts, merged
-from codeczoo.io.files import atomic
+from codeczoo.export.shard import Facts, merged
 
 MANIFEST = "manifest.jsonl"
 
@@ -64,13 +64,12 @@ def finish(plan: Plan, header: dict[str, Any]) -> dict[str, Any]:
     header |= {"inputs_sha256": inputs_sha256(plan), "failed": len(facts.failed)}
     header |= {"missed": len(facts.missed)} if plan.options.get("target") else {}
     header |= {"used": [int(book.sum()) for book in facts.used], "plan": plan.digest}
-    with atomic(plan.folder / MANIFEST) as temporary, temporary.open("w") as file:
+    with appearing(plan.folder / MANIFEST) as temporary, temporary.open("w") as file:
         for line in manifest(plan, facts.failed):
             file.write(json.dumps(line) + "\n")
-    with atomic(plan.folder / HEADER) as temporary:
+    with appearing(plan.folder / HEADER) as temporary:
         temporary.write_text(json.dumps(header, indent=2) + "\n")
-    for left in plan.folder.glob(f".*{PARTIAL}"):  # of workers that were killed
-        left.unlink(missing_ok=True)
+    clean(plan.folder)
     return header
 
 
