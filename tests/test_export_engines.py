@@ -34,6 +34,7 @@ from codeczoo import export, zoo
 from codeczoo.cli.main import main
 from codeczoo.core.errors import FormatError, InputError
 from codeczoo.export import clips, parquet, shard
+from codeczoo.export.appearing import PARTIAL
 from codeczoo.export.batches import Runner
 from codeczoo.export.engines.local import Local
 from codeczoo.export.engines.ranks import Rank, Ranks, this_rank
@@ -148,6 +149,22 @@ def test_killed_at_any_moment_it_goes_on(case: Case, tmp_path: Path) -> None:
 def there(out: Path) -> int:
     """How many files of an export are there."""
     return sum(not path.name.startswith(".") for path in out.iterdir()) if out.exists() else 0
+
+
+def test_files_that_are_not_there_yet_are_told_by_their_suffix(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that what a process leaves that is killed at any moment can be found and removed."""
+    replace, names = Path.replace, {}
+
+    def record(path: Path, target: Path) -> Path:
+        names[Path(target).name] = path.name
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", record)
+    assert main(command(case, tmp_path / "out")) == 1
+    assert {"inputs.jsonl", "plan.json", "part-000001.parquet", "manifest.jsonl", "header.json"} <= names.keys()
+    assert all(name.startswith(".") and name.endswith(PARTIAL) for name in names.values())
 
 
 @pytest.mark.parametrize("left", ["nothing", "inputs", "half a part", "an empty part", "no part", "no header"])

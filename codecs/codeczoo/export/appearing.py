@@ -1,4 +1,7 @@
-"""Files of an export that several processes may write at once, any of which may be killed."""
+"""Files of an export that several processes may write at once, any of which may be killed.
+
+`io.files.atomic` is for one writer: what a killed one leaves has no name to be found by.
+"""
 
 import os
 from collections.abc import Iterator
